@@ -60,6 +60,8 @@ fn history(run: u64, events: u64) -> Vec<Event> {
         environment: serde_json::json!({ "lake": "/a/lake", "profile": null }),
         seed: run,
         expressions: None,
+        turn: 0,
+        budget: Default::default(),
     }];
     history.extend((2..events).map(|event| Event::StepEntered { step: "a".into(), visit: u32::try_from(event).unwrap() }));
     history.push(Event::RunEnded { outcome: Outcome::Succeeded, step: "a".into(), reason: None, error: None });

@@ -112,6 +112,7 @@ pub mod report;
 mod request;
 pub mod run;
 pub mod said;
+pub mod schedule;
 pub mod state;
 
 pub use arrow;

@@ -15,6 +15,7 @@ use repair_core::engine::{
     new_run_id,
 };
 use repair_core::model::Table;
+use repair_core::price::Budget;
 use repair_core::workflow::{StepKind, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -23,9 +24,23 @@ use repair_core::{Error, ErrorKind, Result};
 pub struct RunRequest<'a> {
     repair: &'a Repair,
     id: Option<String>,
+    turn: u64,
+    budget: Budget,
 }
 
 impl RunRequest<'_> {
+    /// Makes it a turn of a schedule, counted from 1: with each turn, other keys come first.
+    pub fn turn(mut self, turn: u64) -> Self {
+        self.turn = turn;
+        self
+    }
+
+    /// Lets it spend no more than this, beside the budget of the workflow.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// Gives the run an id: letters, digits, `-` and `_`. Without this it gets a new one. If a run with this id exists and was started with the
     /// same input, it is continued, or reported if it has ended.
     pub fn id<'b>(mut self, id: impl Into<Option<&'b str>>) -> Self {
@@ -38,6 +53,8 @@ impl RunRequest<'_> {
         let request = StartRequest::new(self.id.unwrap_or_else(new_run_id))
             .with_params(self.repair.params.clone())
             .with_now(self.repair.now)
+            .with_turn(self.turn)
+            .with_budget(self.budget)
             .with_environment(self.repair.environment.clone());
         engine.start(&self.repair.workflow, request).await
     }
@@ -59,7 +76,7 @@ impl Repair {
     /// # }
     /// ```
     pub fn run(&self) -> RunRequest<'_> {
-        RunRequest { repair: self, id: None }
+        RunRequest { repair: self, id: None, turn: 0, budget: Budget::default() }
     }
 
     /// An engine for this workflow. Nothing is written, not even a journal, for a workflow that cannot begin.

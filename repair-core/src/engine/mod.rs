@@ -12,6 +12,7 @@ mod unit;
 pub use drive::artifact::gaps_of;
 pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, load, load_whole, new_run_id};
 pub use journal::{Fold, Journal, ListedRun, PAGE, RunHead, Signal, for_each_event};
+pub use pure::budget::spend_of;
 pub use pure::brief::{Begun, Latest};
 pub use pure::decide::{Decision, decide};
 pub use pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason, UnitFailed};

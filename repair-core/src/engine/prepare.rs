@@ -27,6 +27,8 @@ pub struct Setting {
     pub run: Arc<str>,
     /// The now of the run, plan or comparison.
     pub now: Timestamp,
+    /// Which turn of a schedule it is, from 1; 0 if it is none.
+    pub turn: u64,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The clock.
@@ -87,6 +89,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         attempt: 1,
         entered_at: setting.clock.now(),
         now: setting.now,
+        turn: setting.turn,
         lake: setting.lake,
         tables: Arc::new(workflow.tables.clone()),
         params: Arc::new(variables.params.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()),

@@ -21,6 +21,7 @@ pub mod said;
 pub mod seal;
 pub mod shape;
 pub mod stale;
+pub mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

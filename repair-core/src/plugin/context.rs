@@ -197,6 +197,9 @@ pub struct StepContext {
     /// The run's now, from which relative dates such as `yesterday` are counted. It stays the same however long the run takes, and when it is
     /// resumed.
     pub now: Timestamp,
+    /// Which turn of a schedule the run is, from 1; 0 if no schedule started it. What cannot do everything within its budget begins with another
+    /// key in each turn.
+    pub turn: u64,
     /// The lake.
     pub lake: Arc<dyn Lake>,
     /// The workflow's tables, by name.

@@ -1,6 +1,7 @@
 //! Budgets: how much a run, a step or a strategy may spend. They must not know how runs work.
 
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 /// How much may be spent. A field that is `None` is not limited.
 ///
@@ -14,13 +15,16 @@ use rust_decimal::Decimal;
 /// let exceeded = budget.fits(spent, Spend { calls: 2, ..Spend::default() }).unwrap_err();
 /// assert_eq!(exceeded.to_string(), "10 calls, with 9 spent or set aside");
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// Dollars, by the price book.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd: Option<Decimal>,
     /// Calls to sources; each page of an answer counts as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
     /// Bytes read by queries and from the lake's files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
 
@@ -55,6 +59,30 @@ impl std::iter::Sum for Spend {
 pub struct Exceeded(String);
 
 impl Budget {
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What may be spent if both apply: of each limit the lower one.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        fn lower<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
+            a.into_iter().chain(b).min()
+        }
+        Self { usd: lower(self.usd, other.usd), calls: lower(self.calls, other.calls), bytes: lower(self.bytes, other.bytes) }
+    }
+
+    /// What is left of it once so much is spent; nothing is less than nothing.
+    #[must_use]
+    pub fn less(&self, spent: Spend) -> Self {
+        Self {
+            usd: self.usd.map(|usd| (usd - spent.usd).max(Decimal::ZERO)),
+            calls: self.calls.map(|calls| calls.saturating_sub(spent.calls)),
+            bytes: self.bytes.map(|bytes| bytes.saturating_sub(spent.bytes)),
+        }
+    }
+
     /// Whether `more` can be spent when `spent` is already used.
     ///
     /// # Errors

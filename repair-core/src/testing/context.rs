@@ -24,6 +24,7 @@ pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clo
         attempt: 1,
         entered_at: clock.now(),
         now: clock.now(),
+        turn: 0,
         lake,
         tables: Arc::new(tables.into_iter().map(|table| (table.name.clone(), table)).collect()),
         sources: Arc::new(BTreeMap::new()),

@@ -178,6 +178,8 @@ pub async fn a_listing_shows_each_run_as_its_events_do(journal: &dyn Journal) {
         environment,
         seed: 7,
         expressions: None,
+        turn: 0,
+        budget: Default::default(),
     };
     let ended = Event::RunEnded { outcome: Outcome::OverBudget, step: "a".to_owned(), reason: None, error: None };
     let waits = Event::TimerSet { step: "a".to_owned(), due: at(5_000) };

@@ -14,6 +14,7 @@ use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
 use crate::workflow::Expression;
+use crate::workflow::schedule::Schedule;
 
 /// A workflow, parsed and checked. [`Workflow::parse`] and [`Workflow::load`] read YAML, [`Workflow::state_machine`] and [`Workflow::dag`]
 /// begin one in Rust.
@@ -84,12 +85,27 @@ pub struct Workflow {
     pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// When it starts by itself; `None` if it does not.
+    pub schedule: Option<Schedule>,
 }
 
 impl Workflow {
     /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.get(name)
+    }
+
+    /// Whether it repairs a table or aggregates into it, unless the table's name is computed.
+    pub fn writes(&self, table: &str) -> bool {
+        self.steps.iter().any(|step| match &step.kind {
+            StepKind::Repair { of, .. } => {
+                let found = self.step(of).map(|detect| detect.kind.plugins()).unwrap_or_default();
+                found.iter().any(|(_, _, with)| with.text_of("table") == Some(table))
+            }
+            StepKind::Aggregate { with, .. } => with.text_of("into") == Some(table),
+            StepKind::Workflow { workflow, .. } => workflow.writes(table),
+            _ => false,
+        })
     }
 
     /// The tags on what a strategy costs: the workflow's tags and its own. The tag `idea`, which groups its costs, defaults to its name.

@@ -16,6 +16,7 @@ mod locate;
 mod parse;
 mod read;
 mod references;
+pub mod schedule;
 mod schema;
 
 pub use bind::{MAX_PARAM_BYTES, MAX_PARAM_ITEMS};

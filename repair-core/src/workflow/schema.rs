@@ -8,6 +8,7 @@ use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
+use crate::workflow::schedule::Missed;
 use crate::workflow::{ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
@@ -43,6 +44,7 @@ pub fn schema(registry: &Registry) -> Value {
             "params": named(param()),
             "tags": tags(),
             "budget": budget("How much a run may spend"),
+            "schedule": schedule(),
             "prices": { "description": "The file of a price book, relative to this one", "type": "string" },
             "tables": named(table()),
             "sources": named(any_plugin(registry, PluginKind::Source, "source", &json!({ "rate_limit": { "$ref": "#/$defs/rate" } }))),
@@ -142,6 +144,44 @@ fn budget(about: &str) -> Value {
             "usd": { "description": "Dollars, by the price book", "type": "number", "minimum": 0 },
             "calls": { "description": "Calls to sources; each page of an answer counts as one", "type": "integer", "minimum": 0 },
             "bytes": { "description": "Bytes read, e.g. 10GB", "type": "string", "pattern": "^ *[0-9]+ *(B|[KMGT]B|[KMGT]iB) *$" }
+        }
+    })
+}
+
+fn schedule() -> Value {
+    let limits = budget("");
+    let mut per_day = json!({ "runs": { "description": "How many runs may start", "type": "integer", "minimum": 1, "maximum": 1_000_000 } });
+    if let (Some(all), Some(amounts)) = (per_day.as_object_mut(), limits["properties"].as_object()) {
+        all.extend(amounts.clone());
+    }
+    let after = |what: &str, about: &str| {
+        json!({
+            "type": "object", "required": [what], "additionalProperties": false,
+            "properties": { what: { "description": about, "$ref": "#/$defs/name" } }
+        })
+    };
+    let missed: Vec<&str> = Missed::ALL.iter().map(|(word, _)| *word).collect();
+    json!({
+        "description": "When the workflow starts by itself: `repair serve` runs it, `repair schedule` writes it for cron, systemd or EventBridge",
+        "type": "object", "additionalProperties": false,
+        "oneOf": [{ "required": ["cron"] }, { "required": ["every"] }, { "required": ["after"] }],
+        "properties": {
+            "cron": { "description": "Minute, hour, day of the month, month, day of the week, by the clock of `zone`, e.g. 30 17 * * mon-fri", "type": "string" },
+            "every": { "description": "At all multiples of this since 1970-01-01T00:00:00Z", "$ref": "#/$defs/duration" },
+            "after": {
+                "description": "When a run of another workflow, or one that repairs a table or aggregates into it, has succeeded",
+                "oneOf": [after("workflow", "Another workflow"), after("table", "A table")]
+            },
+            "zone": { "description": "The zone of `cron`, `complete_by` and `per_day`; UTC by default", "$ref": "#/$defs/zone" },
+            "jitter": { "description": "A run starts up to this much after its tick", "$ref": "#/$defs/duration" },
+            "missed": { "description": "What becomes of ticks at which nothing could start: one run for all of them, one for each, or none", "enum": missed, "default": "one" },
+            "complete_by": { "description": "The time of day by which the run of the last tick must have succeeded", "type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9](:[0-5][0-9])?$" },
+            "params": { "description": "The parameters of these runs", "type": "object" },
+            "profile": { "description": "The profile of these runs", "$ref": "#/$defs/name" },
+            "per_day": {
+                "description": "What the runs that start on one day of `zone` may amount to",
+                "type": "object", "minProperties": 1, "additionalProperties": false, "properties": per_day
+            }
         }
     })
 }

@@ -82,6 +82,8 @@ impl Run {
             environment: Value::Null,
             seed: 7,
             expressions: None,
+            turn: 0,
+            budget: Default::default(),
         };
         let events = vec![Recorded { sequence: 0, at: now, event }];
         let state = RunState::fold(&events).unwrap();

@@ -143,6 +143,7 @@ impl Arena<'_> {
         let setting = Setting {
             run: self.run.clone(),
             now: self.now,
+            turn: 0,
             lake: Arc::new(lake.clone()),
             clock: self.clock.clone(),
             cancel: self.cancel.clone(),

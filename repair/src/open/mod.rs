@@ -145,6 +145,7 @@ pub struct Opening {
     lake: Option<PathBuf>,
     adapters: Option<(Arc<dyn Lake>, Arc<dyn Journal>)>,
     params: BTreeMap<String, String>,
+    values: Option<BTreeMap<String, Value>>,
     prices: Option<PathBuf>,
     now: Option<Timestamp>,
     around: Around,
@@ -152,7 +153,7 @@ pub struct Opening {
 
 impl Opening {
     fn new(from: Input) -> Self {
-        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), prices: None, now: None, around: Around::new() }
+        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), values: None, prices: None, now: None, around: Around::new() }
     }
 
     /// Chooses a profile of the workflow. Without this it is the profile `local`, or the only one.
@@ -186,6 +187,12 @@ impl Opening {
         self
     }
 
+    /// Sets all parameters, as JSON, in place of those that were given as text.
+    pub fn values(mut self, values: BTreeMap<String, Value>) -> Self {
+        self.values = Some(values);
+        self
+    }
+
     /// Uses the price book in this file instead of the one that the workflow names. It is kept with each run.
     pub fn prices(mut self, file: impl Into<PathBuf>) -> Self {
         self.prices = Some(file.into());
@@ -206,7 +213,8 @@ impl Opening {
     /// # Errors
     /// `invalid` if the workflow has mistakes, a parameter does not fit, or the profile does not; `not-found` if the lake is not there.
     pub async fn connect(self) -> Result<Repair> {
-        let Self { from, profile, lake, adapters, params, prices, now, around } = self;
+        let Self { from, profile, lake, adapters, params, values, prices, now, around } = self;
+        let bind = |workflow: &Workflow| values.as_ref().map_or_else(|| workflow.bind(&params), |values| workflow.bind_values(values));
         let registry = &around.registry;
         let now = match (&from, now) {
             (Input::Plan(plan), Some(now)) if plan.now != Some(now) => {
@@ -219,17 +227,17 @@ impl Opening {
         let (workflow, params, origin, profile) = match from {
             Input::File(path) => {
                 let workflow = Workflow::load_with_prices(&path, registry, prices.as_deref())?;
-                let params = workflow.bind(&params)?;
+                let params = bind(&workflow)?;
                 (workflow, params, Origin::File, profile)
             }
             Input::Text { file, text } => {
                 let workflow = with_prices(Workflow::parse(&file, &text, registry)?, prices.as_deref(), registry)?;
-                let params = workflow.bind(&params)?;
+                let params = bind(&workflow)?;
                 (workflow, params, Origin::Value, profile)
             }
             Input::Value(workflow) => {
                 let workflow = with_prices(*workflow, prices.as_deref(), registry)?;
-                let params = workflow.bind(&params)?;
+                let params = bind(&workflow)?;
                 (workflow, params, Origin::Value, profile)
             }
             Input::Plan(plan) => {
@@ -291,6 +299,7 @@ pub(crate) enum Origin {
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Repair {
     pub(crate) workflow: Workflow,
     pub(crate) params: BTreeMap<String, Value>,
@@ -340,6 +349,14 @@ impl Repair {
     /// Its lake, with the runs in it.
     pub fn lake(&self) -> &OpenLake {
         &self.lake
+    }
+
+    /// The same, where relative dates are counted from an instant, and which stops when a token is cancelled.
+    pub(crate) fn at(&self, now: Timestamp, stop: CancellationToken) -> Self {
+        let mut at = self.clone();
+        at.now = Some(now);
+        at.lake.around.stop = stop;
+        at
     }
 
     /// The variables of a run that would start now.

@@ -77,6 +77,7 @@ impl Planner {
         let setting = Setting {
             run: run.as_str().into(),
             now,
+            turn: 0,
             lake: self.lake.clone(),
             clock: self.clock.clone(),
             cancel: self.stop.clone(),

@@ -106,6 +106,7 @@ impl Rehearsal<'_> {
         let setting = Setting {
             run: "rehearsal".into(),
             now: self.now,
+            turn: 0,
             lake: Arc::new(UnreadLake(asked.clone())),
             clock: Arc::new(SystemClock),
             cancel: CancellationToken::new(),

@@ -71,6 +71,8 @@ impl History {
             environment: json!({}),
             seed: 1,
             expressions: None,
+            turn: 0,
+            budget: Default::default(),
         };
         let first = Recorded { sequence: 0, at: "2024-03-29T12:00:00Z".parse().unwrap(), event };
         Self { run: run.to_owned(), state: RunState::begin(&first).unwrap(), events: vec![first] }

@@ -18,6 +18,7 @@ mod reading;
 mod removals;
 mod rows;
 mod said;
+mod schedule;
 mod slots;
 mod sql;
 mod state;

@@ -297,7 +297,7 @@ impl Repairer for Backfill {
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
-        let plan = requests::plan(&gaps, limits)?;
+        let plan = requests::plan(&gaps, limits)?.of_turn(context.turn);
         let neighbours = self.neighbours;
         Ok(Box::new(
             plan.map(move |asked| requests::unit(if neighbours { requests::with_neighbours(asked, limits, over) } else { asked }, grid)),

@@ -115,6 +115,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The same requests, where another key comes first in each turn. The steps between first keys are a golden section of all keys, so that in a
+    /// few turns each part of them comes first, and in enough turns each key.
+    #[must_use]
+    pub fn of_turn(mut self, turn: u64) -> Self {
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let keys = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        let offset = u32::try_from((u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(keys)) >> 64).unwrap_or(0);
+        if offset > 0 {
+            self.order.sort_unstable_by_key(|(turn, first, at)| (*turn, (first + (keys - offset)) % keys, *at));
+        }
+        self
+    }
+
     fn pack(&mut self, turns: &mut [u32], slots: SlotRange, taken: &[(usize, Vec<SlotRange>)]) {
         let first = taken.first().map_or(0, |(key, _)| *key);
         let turn = turns.get_mut(first).map_or(0, |turn| {
@@ -410,6 +423,21 @@ mod tests {
         let plan = cover(&gaps, limits(10, 1)).unwrap();
         let order: Vec<String> = plan.iter().map(|request| request.wanted[0].key.to_string()).collect();
         assert_eq!(order, ["A", "B", "C", "A", "A", "A", "A"]);
+    }
+
+    #[test]
+    fn each_key_comes_first_in_some_turn() {
+        for keys in [1usize, 2, 3, 11, 100] {
+            let gaps: BTreeMap<Key, Vec<SlotRange>> =
+                (0..keys).map(|key| (Key::from(format!("K{key:03}").as_str()), vec![SlotRange::new(0, 50)])).collect();
+            let mut first = std::collections::BTreeSet::new();
+            for turn in 1..=4 * keys as u64 {
+                let order: Vec<Asked> = plan(&gaps, limits(50, 1)).unwrap().of_turn(turn).collect();
+                assert_eq!(order.len(), keys, "none is lost");
+                first.insert(order[0].wanted[0].key.clone());
+            }
+            assert_eq!(first.len(), keys);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::engine::pure::state::RunState;
 use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
+use crate::price::Budget;
 use crate::plugin::{Clock, Progress, Registry};
 use crate::workflow::EVALUATOR;
 use crate::workflow::{Variables, Workflow};
@@ -218,12 +219,17 @@ pub struct StartRequest {
     pub environment: Value,
     /// The now of the run, from which relative dates such as `yesterday` are counted. If it is not given, it is when the run starts.
     pub now: Option<Timestamp>,
+    /// Which turn of a schedule it is, from 1; 0 if no schedule starts it. With each turn, other keys come first, so that a budget which never reaches
+    /// all keys reaches each of them at some time.
+    pub turn: u64,
+    /// What it may spend, beside the budget of the workflow. A run that exists keeps its own.
+    pub budget: Budget,
 }
 
 impl StartRequest {
     /// Starts a run of this id without parameters, in no environment.
     pub fn new(run: impl Into<String>) -> Self {
-        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null, now: None }
+        Self { run: run.into(), params: BTreeMap::new(), environment: Value::Null, now: None, turn: 0, budget: Budget::default() }
     }
 
     /// The parameters, as [`Workflow::bind`] returns them.
@@ -237,6 +243,20 @@ impl StartRequest {
     #[must_use]
     pub fn with_now(mut self, now: impl Into<Option<Timestamp>>) -> Self {
         self.now = now.into();
+        self
+    }
+
+    /// Which turn of a schedule it is, from 1.
+    #[must_use]
+    pub fn with_turn(mut self, turn: u64) -> Self {
+        self.turn = turn;
+        self
+    }
+
+    /// What it may spend, beside the budget of the workflow.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
         self
     }
 
@@ -451,6 +471,7 @@ impl Engine {
                 self.continued(run, driver, state, corrected, redrive)?
             }
         };
+        let workflow = within(workflow, &state.started.budget);
         let span = tracing::info_span!("run", run, workflow = workflow.name);
         let mut session = Session::new(self, run, driver, workflow, (state, kept.unwrap_or(0)))?;
         let driving = async {
@@ -477,6 +498,8 @@ impl Engine {
             environment: request.environment,
             seed,
             expressions: Some(EVALUATOR.to_owned()),
+            turn: request.turn,
+            budget: request.budget,
         };
         let recorded = Recorded { sequence: 0, at, event: started };
         let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
@@ -512,6 +535,15 @@ impl Engine {
         }
         Ok((Arc::new(workflow), state, first))
     }
+}
+
+/// A workflow whose runs may also spend no more than this.
+fn within(workflow: Arc<Workflow>, budget: &Budget) -> Arc<Workflow> {
+    if budget.is_unlimited() {
+        return workflow;
+    }
+    let both = workflow.budget.as_ref().map_or_else(|| budget.clone(), |own| own.and(budget));
+    Arc::new(Workflow { budget: Some(both), ..workflow.as_ref().clone() })
 }
 
 fn driver_started(driver: &str, state: &RunState) -> Event {

@@ -158,6 +158,7 @@ impl<'a> Session<'a> {
         let setting = Setting {
             run: run.into(),
             now: state.started.now,
+            turn: state.started.turn,
             lake: engine.lake.clone(),
             clock: engine.clock.clone(),
             cancel: engine.stop.clone(),

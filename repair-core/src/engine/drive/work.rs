@@ -479,8 +479,11 @@ impl Work {
         // The journal of a run that was started by an earlier version does not have its parent's now.
         let begun = try_load(engine.journal.as_ref(), &run).await?.map(|(state, _)| state.started.now);
         let now = begun.unwrap_or(self.context.now);
-        let request =
-            StartRequest { run: run.clone(), params, environment: json!({ "parent": self.context.run.as_ref() }), now: Some(now) };
+        let request = StartRequest::new(run.as_str())
+            .with_params(params)
+            .with_environment(json!({ "parent": self.context.run.as_ref() }))
+            .with_now(now)
+            .with_turn(self.context.turn);
         // What is refused before the run starts fails the step. What goes wrong in driving it later is not an error of the step.
         let variables = Variables::at_start(&workflow.fix(&request.params, now)?, engine.clock.now(), now);
         preflight(&engine.registry, engine.lake.as_ref(), workflow, &variables).await?;

@@ -97,6 +97,11 @@ fn over_budget(step: &Step, of: BudgetScope<'_>, what: &str) -> String {
     format!("the budget of {whose} is {what}")
 }
 
+/// What a run has spent and reserved, as budgets count it: at worst-case prices.
+pub fn spend_of(state: &RunState, workflow: &Workflow) -> Spend {
+    workflow.steps.first().map(|any| spent(state, workflow, any, BudgetScope::Run)).unwrap_or_default()
+}
+
 /// What a strategy, a step or the whole run has spent and reserved.
 fn spent(state: &RunState, workflow: &Workflow, step: &Step, of: BudgetScope<'_>) -> Spend {
     let steps = state.steps.iter().filter(|(name, _)| matches!(of, BudgetScope::Run) || **name == step.name);

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
 use crate::model::{AnswerPrint, BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
-use crate::price::Query;
+use crate::price::{Budget, Query};
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -211,6 +211,12 @@ pub enum Event {
         /// What evaluates its expressions, with its exact version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expressions: Option<String>,
+        /// Which turn of a schedule it is, from 1; 0 if no schedule started it. With each turn, other keys come first.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        turn: u64,
+        /// What it may spend, beside the budget of the workflow.
+        #[serde(default, skip_serializing_if = "Budget::is_unlimited")]
+        budget: Budget,
     },
     /// Another driver took over the run. From here on, the journal rejects events from the previous one.
     DriverStarted {
@@ -487,4 +493,8 @@ impl Event {
         let event = serde_json::to_value(self).unwrap_or_default();
         event.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned()
     }
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
 use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
+use crate::price::Budget;
 use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};
 
@@ -70,6 +71,12 @@ pub struct Started {
     pub seed: u64,
     /// What evaluates its expressions, with its exact version; older journals do not say.
     pub expressions: Option<String>,
+    /// Which turn of a schedule it is, from 1; 0 if no schedule started it.
+    #[serde(default)]
+    pub turn: u64,
+    /// What it may spend, beside the budget of the workflow.
+    #[serde(default)]
+    pub budget: Budget,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -266,7 +273,7 @@ impl RunState {
     /// # Errors
     /// `invalid` if the event does not start a run, or was written by a newer version.
     pub fn begin(first: &Recorded) -> Result<Self> {
-        let Event::RunStarted { format, workflow, definition, file, children, params, now, environment, seed, expressions } =
+        let Event::RunStarted { format, workflow, definition, file, children, params, now, environment, seed, expressions, turn, budget } =
             first.event.clone()
         else {
             return Err(damaged(first, "the first event must be `run-started`"));
@@ -291,6 +298,8 @@ impl RunState {
                 environment,
                 seed,
                 expressions,
+                turn,
+                budget,
             },
             next_sequence: 1,
             updated_at: first.at,

@@ -78,6 +78,7 @@ use self::print::Tree;
 use crate::model::{Calendar, Table};
 use crate::plugin::{Registry, Source};
 use crate::price::Budget;
+use crate::workflow::schedule::Schedule;
 use crate::workflow::{CalendarRule, Param, Rate, SourceUse, Workflow, parse};
 use crate::yaml::Diagnostics;
 
@@ -264,6 +265,12 @@ impl WorkflowBuilder {
         self
     }
 
+    /// When the workflow starts by itself.
+    #[must_use]
+    pub fn schedule(self, schedule: Schedule) -> Self {
+        self.set("schedule", values::schedule(schedule))
+    }
+
     /// The step that a state machine begins with: the first one, unless given.
     #[must_use]
     pub fn start(mut self, step: &str) -> Self {
@@ -327,6 +334,7 @@ impl WorkflowBuilder {
             root.push(("prices".to_owned(), Tree::text(file)));
         }
         root.extend(fields.take("budget"));
+        root.extend(fields.take("schedule"));
         root.extend(section("tables", self.tables.clone()));
         let sources = self.sources.iter().map(|(name, source)| (name.clone(), assembly.source(name, source))).collect();
         root.extend(section("sources", sources));

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
+use crate::workflow::schedule::{Schedule, Starts};
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 use crate::workflow::{CalendarRule, ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
 
@@ -109,6 +110,34 @@ pub(super) fn budget(budget: Budget) -> Tree {
     let calls = budget.calls.map(|calls| ("calls".to_owned(), count(calls)));
     let bytes = budget.bytes.map(|bytes| ("bytes".to_owned(), Tree::Text(format!("{bytes}B"))));
     Tree::Map([usd, calls, bytes].into_iter().flatten().collect())
+}
+
+/// A schedule, without what it has by default.
+pub(super) fn schedule(schedule: Schedule) -> Tree {
+    let default = Schedule::new(Starts::Every(Duration::MAX));
+    let after = |what: &str, name: String| Tree::Map(vec![(what.to_owned(), Tree::Text(name))]);
+    let mut fields = vec![match schedule.starts {
+        Starts::Cron(cron) => ("cron".to_owned(), Tree::text(cron.to_string())),
+        Starts::Every(every) => ("every".to_owned(), duration(every)),
+        Starts::AfterWorkflow(name) => ("after".to_owned(), after("workflow", name)),
+        Starts::AfterTable(name) => ("after".to_owned(), after("table", name)),
+    }];
+    let mut set = |name: &str, value: Option<Tree>| fields.extend(value.map(|value| (name.to_owned(), value)));
+    set("zone", (schedule.zone != default.zone).then(|| Tree::text(schedule.zone.name())));
+    set("jitter", (!schedule.jitter.is_zero()).then(|| duration(schedule.jitter)));
+    set("missed", (schedule.missed != default.missed).then(|| Tree::text(schedule.missed.as_str())));
+    set("complete_by", schedule.complete_by.map(|time| Tree::text(time.strftime("%H:%M:%S").to_string())));
+    let params = schedule.params.iter().map(|(name, value)| (name.clone(), Tree::from(value))).collect();
+    set("params", (!schedule.params.is_empty()).then_some(Tree::Map(params)));
+    set("profile", schedule.profile.map(Tree::Text));
+    if schedule.per_day != default.per_day {
+        let mut per_day = schedule.per_day.runs.map(|runs| ("runs".to_owned(), count(runs))).into_iter().collect::<Vec<_>>();
+        if let Tree::Map(amounts) = budget(schedule.per_day.budget) {
+            per_day.extend(amounts);
+        }
+        set("per_day", Some(Tree::Map(per_day)));
+    }
+    Tree::Map(fields)
 }
 
 pub(super) fn errors(errors: ErrorMatch) -> Tree {

@@ -3,6 +3,7 @@
 
 mod calendars;
 mod names;
+mod schedule;
 mod shape;
 mod tables;
 mod with;
@@ -79,6 +80,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     checker.expected_keys();
     checker.prices();
     checker.relative_params();
+    checker.schedule();
     // With steps missing or leading nowhere, checks of the shape would only repeat known mistakes.
     if draft.whole && named {
         checker.shape();

@@ -1,4 +1,4 @@
-//! `budget`, of a workflow, a repair step or a strategy, and `prices`.
+//! `budget`, of a workflow, a repair step or a strategy, the amounts of a day, and `prices`.
 
 use std::sync::Arc;
 
@@ -31,6 +31,11 @@ impl<'a> Reader<'a> {
         if matches!(&node.value, Yaml::Map(entries) if entries.is_empty()) {
             self.error(node.place, "`budget` is empty", Some("e.g. `budget: { usd: 0.50, calls: 100, bytes: 10GB }`".to_owned()));
         }
+        Some(self.amounts(&inner))
+    }
+
+    /// Reads what may be spent from a mapping, whose other keys are somebody else's.
+    pub(super) fn amounts(&mut self, inner: &Fields<'a>) -> Budget {
         let usd = inner.get("usd").and_then(|node| self.usd(node));
         if !self.priced && inner.get("usd").is_some() {
             let help =
@@ -54,7 +59,7 @@ impl<'a> Reader<'a> {
             }
             bytes
         });
-        Some(Budget { usd, calls, bytes })
+        Budget { usd, calls, bytes }
     }
 
     fn usd(&mut self, node: &'a Node) -> Option<rust_decimal::Decimal> {

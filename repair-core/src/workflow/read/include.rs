@@ -46,6 +46,7 @@ impl<'a> Reader<'a> {
             start: String::new(),
             steps: Steps::default(),
             profiles: BTreeMap::new(),
+            schedule: None,
         };
         Draft {
             workflow,
@@ -62,6 +63,7 @@ impl<'a> Reader<'a> {
             param_names: None,
             param_places: BTreeMap::new(),
             complete: self.included.complete,
+            schedule: None,
             expressions: Vec::new(),
             whole: false,
         }

@@ -8,6 +8,7 @@ mod keys;
 mod param;
 mod reading;
 mod scalar;
+mod schedule;
 mod step;
 mod strategy;
 mod table;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use branch::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 pub(crate) use calendar::CalendarDraft;
+pub(crate) use schedule::SchedulePlaces;
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
 
@@ -45,7 +47,7 @@ const MAX_TEXT: usize = 10_000;
 const MAX_QUERY: usize = 100_000;
 
 /// The keys of a workflow.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "workflow",
     "kind",
     "about",
@@ -60,6 +62,7 @@ const KEYS: [&str; 16] = [
     "profiles",
     "budget",
     "prices",
+    "schedule",
     "timeout",
     "max_parallel",
 ];
@@ -93,6 +96,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) param_places: BTreeMap<&'a str, Place>,
     /// Whether all included files could be read. If not, a table or source that is missing is not a second mistake.
     pub(crate) complete: bool,
+    /// The places of the schedule, if there is one.
+    pub(crate) schedule: Option<SchedulePlaces>,
     /// All expressions.
     pub(crate) expressions: Vec<ExpressionUse>,
     /// Whether all steps and the ways between them could be read. If not, checks of the graph would only repeat known mistakes.
@@ -269,6 +274,8 @@ impl<'a> Reader<'a> {
         let prices = self.price_book(&fields);
         let budget = self.budget(&fields);
         self.budgeted = fields.get("budget").is_some();
+        let schedule = self.schedule(&fields);
+        let (schedule, schedule_places) = schedule.unzip();
         let shared = self.shared_draft(file, &fields);
         let profiles = self.profiles(&fields);
         let start = if self.dag {
@@ -294,6 +301,7 @@ impl<'a> Reader<'a> {
             start: start_name.clone().unwrap_or_default(),
             steps: steps.into_iter().collect(),
             profiles,
+            schedule,
             ..shared.workflow
         };
         Some(Draft {
@@ -305,6 +313,7 @@ impl<'a> Reader<'a> {
             param_places: places(fields.get("params")),
             expressions: std::mem::take(&mut self.expressions),
             whole: self.whole,
+            schedule: schedule_places,
             ..shared
         })
     }
@@ -556,6 +565,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("concurrency", &["parallelism", "max_workers", "workers", "threads", "maxconcurrency", "max_concurrency"]),
     ("location", &["folder", "directory", "uri", "url", "prefix", "bucket", "path"]),
     ("cadence", &["frequency", "freq", "granularity", "resolution", "interval", "timeframe"]),
+    ("schedule", &["triggers", "trigger", "schedule_interval", "cron", "timetable"]),
+    ("missed", &["catchup", "catch_up", "misfire", "backfill"]),
     ("zone", &["timezone", "time_zone", "tz"]),
     ("key", &["keys", "primary_key", "unique_key", "id_column", "dimensions"]),
     ("time", &["timestamp", "time_column", "timestamp_column", "datetime", "event_time"]),

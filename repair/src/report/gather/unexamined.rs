@@ -43,6 +43,7 @@ impl TableReportRequest<'_> {
         let setting = Setting {
             run: "report".into(),
             now,
+            turn: 0,
             lake: repair.opened.clone(),
             clock: around.clock.clone(),
             cancel: around.stop.clone(),
