@@ -66,6 +66,11 @@ enum Command {
     Approve(commands::said::Decide),
     /// Do not let a run go on that waits for an approval: its step fails.
     Reject(commands::said::Decide),
+    /// Run the workflows of a folder by their schedules, and show what they do on a live page.
+    #[cfg(feature = "serve")]
+    Serve(commands::serve::Serve),
+    /// Show when a workflow starts by itself, or write its schedule for cron, systemd or EventBridge.
+    Schedule(commands::schedule::Schedule),
     /// List the runs of a lake, newest first.
     #[command(visible_aliases = ["ls", "history"])]
     Runs(commands::show::Runs),
@@ -147,6 +152,9 @@ impl Command {
             Self::Graph(command) => command.json,
             Self::Schema(command) => command.json,
             Self::Calendar(command) => command.json,
+            Self::Schedule(command) => command.json,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => false,
             Self::Completions(_) | Self::Man(_) => false,
         };
         Format::json(json)
@@ -181,6 +189,9 @@ impl Command {
             Self::Gaps(command) => command.execute(lake).await,
             Self::Query(command) => command.execute(lake).await,
             Self::View(command) => command.execute(lake).await,
+            Self::Schedule(command) => command.execute(lake),
+            #[cfg(feature = "serve")]
+            Self::Serve(command) => command.execute(lake).await,
             _ if lake.is_some() => Err(repair::Error::invalid("this command works on no lake; leave out --lake").into()),
             Self::Init(command) => command.execute().await,
             Self::Validate(command) => command.execute().await,

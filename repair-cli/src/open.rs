@@ -35,6 +35,17 @@ impl LakeArg {
         self.lake.or(before).or_else(environment)
     }
 
+    /// The lake that was named here or before the command, if one was.
+    pub(crate) fn given_here(&self, before: Option<PathBuf>) -> Option<PathBuf> {
+        self.lake.clone().or(before)
+    }
+
+    /// The lake that was named at all.
+    #[cfg(feature = "serve")]
+    pub(crate) fn given(self, before: Option<PathBuf>) -> Option<PathBuf> {
+        self.or(before)
+    }
+
     /// Opens the lake by itself.
     pub(crate) fn open(self, before: Option<PathBuf>) -> Result<OpenLake> {
         self.open_for(Format::Text, before)
@@ -159,7 +170,7 @@ fn described(notice: &Notice) -> String {
 }
 
 /// A token that is cancelled when the process is asked to stop: by Ctrl-C, or SIGTERM.
-fn stop_on_signal() -> CancellationToken {
+pub(crate) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let cancelled = stop.clone();
     tokio::spawn(async move {

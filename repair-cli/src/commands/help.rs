@@ -13,14 +13,18 @@ use crate::output::{Failure, count, print, wrapped};
 use crate::terminal::width;
 
 /// The commands by what they are for, in the order in which people need them.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("Write a workflow", &["init", "validate", "graph", "schema", "calendar"]),
     ("Run it", &["plan", "apply", "run", "resume", "redrive", "pause", "cancel", "signal", "approve", "reject"]),
+    ("Let it stand", STANDING),
     ("See what happened", &["runs", "show", "logs", "report", "why", "gaps", "costs", "accuracy"]),
     ("Read what was repaired", &["query", "export", "view"]),
     ("Judge and correct", &["compare", "undo", "redo", "except"]),
     ("Look after it", &["doctor", "verify-state", "completions", "man", "help"]),
 ];
+
+/// The commands of what runs by itself.
+const STANDING: &[&str] = if cfg!(feature = "serve") { &["serve", "schedule"] } else { &["schedule"] };
 
 /// How to begin, at the end of the help.
 const EXAMPLES: &str = "\

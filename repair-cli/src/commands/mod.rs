@@ -16,6 +16,9 @@ pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod said;
+pub(crate) mod schedule;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod state;
 pub(crate) mod undo;

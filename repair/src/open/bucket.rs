@@ -76,6 +76,11 @@ mod with_aws {
             Self { location: other.location.clone(), config }
         }
 
+        /// Where it is.
+        pub(crate) fn location(&self) -> &str {
+            &self.location
+        }
+
         /// What a later process needs to know to continue.
         pub(crate) fn with(&self) -> Value {
             self.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default()
@@ -157,6 +162,11 @@ mod without_aws {
 
     #[allow(clippy::needless_pass_by_value, clippy::unused_async, reason = "the signatures are those of a program with AWS")]
     impl Bucket {
+        /// Where it is.
+        pub(crate) fn location(&self) -> &str {
+            ""
+        }
+
         /// Refuses the lake at a location.
         pub(crate) fn at(location: &str) -> Result<Self> {
             Err(missing(&format!("{location} is a lake in S3")))

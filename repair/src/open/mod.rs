@@ -414,6 +414,15 @@ impl OpenLake {
 
     around!();
 
+    /// Where it is, for people: a folder, or `s3://bucket/lake`.
+    pub fn place(&self) -> String {
+        match &self.root {
+            Root::Folder { path, .. } => path.display().to_string(),
+            Root::Bucket(bucket) => bucket.location().to_owned(),
+            Root::Given { .. } => "the lake of this program".to_owned(),
+        }
+    }
+
     /// The folder of the lake, if it is in one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.root {

@@ -12,6 +12,14 @@ mod picture;
 
 use std::path::{Path, PathBuf};
 
+/// Text of HTML in which data can do no harm, for pages beside the report.
+pub mod markup {
+    pub use super::picture::markup::{Attributes, Markup, count, grouped, shortened};
+}
+
+/// How pages look: the style of the report, and that of its pictures.
+pub const STYLES: [&str; 2] = [page::PAGE_STYLE, picture::STYLE];
+
 pub use self::model::{
     Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, Held, HeldDay, KeyCandles, KeyCells, Listing,
     Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,

@@ -2,43 +2,43 @@
 
 use std::fmt::{Display, Write};
 
-pub(in crate::report) use repair_core::text::{count, grouped};
+pub use repair_core::text::{count, grouped};
 
 /// Text of HTML or SVG.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::report) struct Markup(String);
+pub struct Markup(String);
 
 /// The attributes of an element. Their values are escaped.
-pub(in crate::report) type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];
+pub type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];
 
 impl Markup {
     /// Adds what the program itself says. Data cannot get here, since it is not `'static`.
-    pub(in crate::report) fn raw(&mut self, text: &'static str) -> &mut Self {
+    pub fn raw(&mut self, text: &'static str) -> &mut Self {
         self.0.push_str(text);
         self
     }
 
     /// Adds other markup.
-    pub(in crate::report) fn add(&mut self, other: &Self) -> &mut Self {
+    pub fn add(&mut self, other: &Self) -> &mut Self {
         self.0.push_str(&other.0);
         self
     }
 
     /// Adds data.
-    pub(in crate::report) fn text(&mut self, data: impl Display) -> &mut Self {
+    pub fn text(&mut self, data: impl Display) -> &mut Self {
         escape(&mut self.0, &data);
         self
     }
 
     /// Begins an element.
-    pub(in crate::report) fn open(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
+    pub fn open(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
         self.begin(name, attributes);
         self.0.push('>');
         self
     }
 
     /// Ends an element.
-    pub(in crate::report) fn close(&mut self, name: &'static str) -> &mut Self {
+    pub fn close(&mut self, name: &'static str) -> &mut Self {
         self.0.push_str("</");
         self.0.push_str(name);
         self.0.push('>');
@@ -46,14 +46,14 @@ impl Markup {
     }
 
     /// An element without content.
-    pub(in crate::report) fn empty(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
+    pub fn empty(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
         self.begin(name, attributes);
         self.0.push_str("/>");
         self
     }
 
     /// An element that holds data.
-    pub(in crate::report) fn leaf(&mut self, name: &'static str, attributes: Attributes<'_>, data: impl Display) -> &mut Self {
+    pub fn leaf(&mut self, name: &'static str, attributes: Attributes<'_>, data: impl Display) -> &mut Self {
         self.open(name, attributes).text(data).close(name)
     }
 
@@ -70,7 +70,7 @@ impl Markup {
     }
 
     /// The text.
-    pub(in crate::report) fn into_text(self) -> String {
+    pub fn into_text(self) -> String {
         self.0
     }
 }
@@ -113,7 +113,7 @@ pub(in crate::report) fn visible(text: &str) -> String {
 }
 
 /// A text of at most so many characters, with an ellipsis where it was longer.
-pub(in crate::report) fn shortened(text: &str, most: usize) -> String {
+pub fn shortened(text: &str, most: usize) -> String {
     let text = visible(text);
     if text.chars().count() <= most {
         return text;

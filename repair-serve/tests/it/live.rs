@@ -1,0 +1,85 @@
+//! What is due runs, whatever is shown of it, and what a reader starts is seen to end.
+
+use crate::world::{World, workflow};
+
+#[tokio::test]
+async fn a_run_that_is_started_from_the_page_is_seen_to_end() {
+    let world = World::new(&[("nightly.yaml", &workflow("nightly", ""))], |options| options).await;
+    world.until("/", "nightly").await;
+    let mut messages = world.messages().await;
+    assert!(messages.next().await.is_some());
+    let answer = world.post("/workflows/nightly/run", &[("param.day", "2024-03-04")]).await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    let page = world.get(answer.location()).await;
+    assert!(page.body.contains("state busy"), "{}", page.body);
+    // Each change is a message; the last of them is that it has ended.
+    loop {
+        messages.next().await.expect("the run ends");
+        if world.get(answer.location()).await.body.contains("state good") {
+            break;
+        }
+    }
+    let report = world.get(&format!("{}/report", answer.location())).await;
+    assert!(report.status == 200 && report.body.contains("Completeness of readings"), "{}", report.body);
+    let metrics = world.get("/metrics").await.body;
+    assert!(metrics.contains("repair_runs{workflow=\"nightly\",status=\"succeeded\"} 1"), "{metrics}");
+    world.end().await;
+    assert!(messages.next().await.is_none() || messages.next().await.is_none(), "the messages end with the server");
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_and_applied() {
+    let world = World::new(&[("nightly.yaml", &workflow("nightly", ""))], |options| options).await;
+    world.until("/", "nightly").await;
+    let plan = world.post("/workflows/nightly/plan", &[]).await;
+    assert_eq!(plan.status, 303, "{}", plan.body);
+    let page = world.get(plan.location()).await.body;
+    assert!(page.contains("missing: 1") && page.contains("Apply it now"), "{page}");
+    let run = world.post(&format!("{}/apply", plan.location()), &[]).await;
+    world.until(run.location(), "state good").await;
+    // What the reader gave wrong is said, and nothing runs.
+    let refused = world.post("/workflows/nightly/run", &[("param.day", "yesterdy")]).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("yesterdy"), "{}", refused.body);
+    let missing = world.get("/lakes/0/runs/nothing").await;
+    assert_eq!(missing.status, 404);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_and_goes_on_from_the_page() {
+    let slow = workflow("nightly", "").replace("for: 2s", "for: 1h");
+    let world = World::new(&[("nightly.yaml", &slow)], |options| options).await;
+    world.until("/", "nightly").await;
+    let run = world.post("/workflows/nightly/run", &[]).await;
+    world.until(run.location(), "waits until").await;
+    assert_eq!(world.post(&format!("{}/cancel", run.location()), &[]).await.status, 303);
+    world.until(run.location(), "cancelled").await;
+    assert_eq!(world.post(&format!("{}/redrive", run.location()), &[]).await.status, 303);
+    world.until(run.location(), "waits until").await;
+    // The server stops, and another one goes on.
+    let place = run.location().to_owned();
+    let world = World::again(world.end().await, |options| options).await;
+    world.until(&place, "stopped").await;
+    world.post(&format!("{place}/resume"), &[]).await;
+    world.until(&place, "waits until").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn schedules_run_and_changes_are_noticed() {
+    let often = workflow("often", "schedule: { every: 2s }").replace("for: 2s", "for: 10ms");
+    let world = World::new(&[("often.yaml", &often), ("broken.yaml", "workflow: broken\nkind: dag\nsteps: {}\nextra: 1\n")], |options| options).await;
+    let page = world.until("/", "often-20").await;
+    assert!(page.contains("every 2s") && page.contains("broken.yaml cannot be used") && page.contains("extra"), "{page}");
+    // Another file comes, one is repaired, one goes.
+    std::fs::write(world.path().join("workflows/later.yaml"), workflow("later", "")).unwrap();
+    std::fs::remove_file(world.path().join("workflows/broken.yaml")).unwrap();
+    std::fs::remove_file(world.path().join("workflows/often.yaml")).unwrap();
+    let page = world.until("/", "/workflows/later").await;
+    assert!(!page.contains("broken.yaml") && !page.contains("every 2s"), "{page}");
+    let api: serde_json::Value = serde_json::from_str(&world.get("/api/runs").await.body).unwrap();
+    let runs = api["lakes"][0]["runs"].as_array().unwrap();
+    assert!(!runs.is_empty() && runs.iter().all(|run| run["workflow"] == "often"), "{api}");
+    world.end().await;
+}
