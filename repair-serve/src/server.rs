@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use repair::schedule::{Alert, ScheduleStatus};
 use repair::{CancellationToken, Error, OpenLake, Opening, Registry, Result};
@@ -292,13 +293,15 @@ impl Server {
         });
         let app = routes::app(shared.clone());
         let until = stop.clone();
-        let serving = async {
+        let serving: BoxFuture<'_, _> = Box::pin(async {
             axum::serve(self.listener, app)
                 .with_graceful_shutdown(async move { until.cancelled().await })
                 .await
                 .map_err(|error| Error::new(repair::ErrorKind::Transient, "the server can no longer listen").because(error))
-        };
-        let (served, (), ()) = tokio::join!(serving, crate::standing::keep(shared.clone()), crate::watch::keep(shared.clone()));
+        });
+        let standing: BoxFuture<'_, ()> = Box::pin(crate::standing::keep(shared.clone()));
+        let watching: BoxFuture<'_, ()> = Box::pin(crate::watch::keep(shared.clone()));
+        let (served, (), ()) = tokio::join!(serving, standing, watching);
         served
     }
 }

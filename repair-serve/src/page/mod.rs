@@ -361,7 +361,7 @@ pub(crate) fn plan(shared: &Shared, planned: &Planned) -> String {
             body.raw("<tr>").leaf("td", &[], &look.step).leaf("td", &[], &look.table);
             body.leaf("td", &[], look.interval.from()).leaf("td", &[], look.interval.to());
             let counts = serde_json::to_string(&look.counts).unwrap_or_default();
-            body.leaf("td", &[("class", &"text")], shortened(&counts.replace(['{', '}', '"'], "").replace(',', ", "), MOST_TEXT)).raw("</tr>");
+            body.leaf("td", &[("class", &"text")], shortened(&counts.replace(["{", "}", "\""], "").replace(":", ": ").replace(",", ", "), MOST_TEXT)).raw("</tr>");
         }
     });
     if plan.has_work() {

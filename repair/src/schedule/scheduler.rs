@@ -188,7 +188,7 @@ impl Scheduler {
     async fn run_ticks(&self) {
         let around = self.repair.around();
         while !around.stop.is_cancelled() {
-            let look_at = match self.step().await {
+            let look_at = match Box::pin(self.step()).await {
                 Ok(Step::Ran { outcome: Some(_), .. }) => continue,
                 Ok(Step::Ran { outcome: None, .. }) => self.later(LOOK_AGAIN),
                 Ok(Step::Elsewhere) => self.later(ELSEWHERE),
