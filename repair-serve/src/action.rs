@@ -88,7 +88,7 @@ impl Shared {
     pub(crate) async fn plan(&self, workflow: &str, form: &Form) -> Result<String> {
         let repair = self.open(workflow, form).await?;
         let plan = repair.plan().await?;
-        let planned = Planned { id: new_run_id(), made_at: Timestamp::now(), repair, plan };
+        let planned = Planned { id: new_run_id(), made_at: self.options.clock.now(), repair, plan };
         let place = format!("/plans/{}", planned.id);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         plans.push_front(Arc::new(planned));

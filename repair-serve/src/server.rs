@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use repair::core::plugin::{Clock, SystemClock};
 use repair::schedule::{Alert, ScheduleStatus};
 use repair::{CancellationToken, Error, OpenLake, Opening, Registry, Result};
 use tokio::net::TcpListener;
@@ -41,6 +42,8 @@ pub struct Options {
     pub registry: Arc<Registry>,
     /// Whether schedules are run.
     pub schedules: bool,
+    /// The clock of schedules and runs.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Options {
@@ -54,6 +57,7 @@ impl Options {
             lake: None,
             registry: Arc::new(registry(&[])),
             schedules: true,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -99,6 +103,13 @@ impl Options {
         self
     }
 
+    /// Uses another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Leaves schedules to others, and only shows them.
     #[must_use]
     pub fn without_schedules(mut self) -> Self {
@@ -108,7 +119,7 @@ impl Options {
 
     /// Opens a file of the folder.
     pub(crate) fn opening(&self, file: PathBuf, profile: Option<&str>, stop: CancellationToken) -> Opening {
-        let mut opening = repair::Repair::open(file).registry(self.registry.clone()).profile(profile.or(self.profile.as_deref())).stop(stop);
+        let mut opening = repair::Repair::open(file).registry(self.registry.clone()).profile(profile.or(self.profile.as_deref())).stop(stop).clock(self.clock.clone());
         if let Some(lake) = &self.lake {
             opening = opening.lake(lake);
         }
@@ -194,7 +205,7 @@ impl Shared {
 
     pub(crate) fn alert(&self, alert: Alert) {
         let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-        alerts.push_front((Timestamp::now(), alert));
+        alerts.push_front((self.options.clock.now(), alert));
         alerts.truncate(MOST_ALERTS);
         drop(alerts);
         self.touch();

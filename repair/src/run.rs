@@ -327,7 +327,7 @@ impl OpenLake {
     /// `not-found` if nothing was ever run in the lake; those of the journal.
     pub async fn runs(&self) -> Result<Runs> {
         let journal = self.journal().await?;
-        let listed = journal.listed(Timestamp::now()).await?;
+        let listed = journal.listed(self.around.clock.now()).await?;
         Ok(Runs { format: JsonFormat, runs: listed.into_iter().rev().map(RunSummary::new).collect() })
     }
 
@@ -346,7 +346,7 @@ impl OpenLake {
         if !journal.read(name, 0, 1).await?.is_empty() {
             return Ok(Some(name.to_owned()));
         }
-        let listed = journal.listed(Timestamp::now()).await?.into_iter().filter(|run| run.begun.parent.is_none());
+        let listed = journal.listed(self.around.clock.now()).await?.into_iter().filter(|run| run.begun.parent.is_none());
         let mut runs: Vec<String> = listed.map(|listed| listed.run).collect();
         if name == LAST {
             return Ok(runs.pop());
@@ -387,7 +387,7 @@ impl OpenLake {
         let mut next = 0;
         loop {
             // Asked before the events are read: what a driver appends before it lets go is then seen.
-            let is_driven = journal.driver(run, Timestamp::now()).await?.is_some();
+            let is_driven = journal.driver(run, self.around.clock.now()).await?.is_some();
             let before = next;
             let mut is_over = !is_driven;
             loop {

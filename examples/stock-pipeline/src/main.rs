@@ -6,6 +6,7 @@ mod costs;
 mod feed;
 mod hours;
 mod lake_folder;
+mod live;
 mod pipeline;
 mod report;
 mod scenario;
@@ -48,9 +49,12 @@ const BLIND: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "Exit codes: 0 all is complete, 1 something failed, 2 refused, nothing was done, 3 blind: something could not be looked at."
 )]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The day to simulate. The market is not the real one of that day.
     #[arg(long, value_name = "DATE", default_value = "2026-03-05", conflicts_with = "data")]
     date: Date,
@@ -77,6 +81,12 @@ struct Args {
     keep: bool,
 }
 
+/// What it does beside the demo.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Live(live::Live),
+}
+
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
@@ -88,12 +98,16 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     repair::init();
-    let args = Args::parse();
+    let mut args = Args::parse();
     let runtime = match repair::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return ended(&error.into(), FAILED),
     };
     runtime.block_on(Box::pin(async {
+        if let Some(Command::Live(live)) = args.command.take() {
+            let done = live.perform(&Arc::new(repair::registry())).await;
+            return done.map_or_else(|error| ended(&error, FAILED), |()| ExitCode::SUCCESS);
+        }
         match Demo::prepare(&args).await {
             Err(error) => ended(&error, REFUSED),
             Ok(demo) => demo.perform().await.map_or_else(|error| ended(&error, FAILED), |()| ExitCode::SUCCESS),

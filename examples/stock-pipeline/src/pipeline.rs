@@ -239,16 +239,20 @@ impl Extend<(Arc<str>, i64, Bar)> for Batch {
     }
 }
 
-/// Writes a batch under a name that readers ignore, then renames it, so that readers see the whole file or none. Returns its size in bytes.
+/// Writes a batch, see [`land_rows`].
 fn land(batch: &Batch, path: &Path) -> Result<u64> {
+    land_rows(&batch.columns()?, path)
+}
+
+/// Writes rows under a name that readers ignore, then renames it, so that readers see the whole file or none. Returns its size in bytes.
+pub(crate) fn land_rows(rows: &RecordBatch, path: &Path) -> Result<u64> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let partial = path.with_extension("partial");
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let rows = batch.columns()?;
     let mut writer = ArrowWriter::try_new(File::create(&partial)?, rows.schema(), Some(properties))?;
-    writer.write(&rows)?;
+    writer.write(rows)?;
     let file = writer.into_inner()?;
     file.sync_all()?;
     let bytes = file.metadata()?.len();

@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use repair::Error;
+use repair::core::plugin::ScaledClock;
+use repair::jiff::Timestamp;
 use repair_serve::{Options, Server};
 
 use crate::exit::Exit;
-use crate::open::{LakeArg, stop_on_signal};
+use crate::open::{LakeArg, instant, stop_on_signal};
 use crate::output::{Failure, print};
 
 /// Run the workflows of a folder by their schedules, and show what they do on a live page.
@@ -34,6 +37,12 @@ pub(crate) struct Serve {
     /// Where to run what names no profile in its schedule [default: local, or the only one].
     #[arg(long)]
     profile: Option<String>,
+    /// Let time pass so many times as fast, for a trial; with `--since`.
+    #[arg(long, value_name = "TIMES", requires = "since", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    speed: Option<u32>,
+    /// The instant from which time passes faster.
+    #[arg(long, value_name = "INSTANT", requires = "speed", value_parser = instant)]
+    since: Option<Timestamp>,
     /// Only show; leave schedules to others.
     #[arg(long)]
     no_schedules: bool,
@@ -56,6 +65,9 @@ impl Serve {
             .with_lake(self.lake.given(lake_before))
             .with_profile(self.profile)
             .allow(&self.allowed);
+        if let Some(clock) = self.since.zip(self.speed).and_then(|(since, speed)| ScaledClock::new(since, speed)) {
+            options = options.with_clock(Arc::new(clock));
+        }
         if self.no_schedules {
             options = options.without_schedules();
         }

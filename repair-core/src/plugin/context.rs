@@ -55,6 +55,50 @@ pub trait Clock: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+/// A clock that runs faster or slower than the machine's, from an instant on which all agree that use it: for trials in which an hour takes a minute.
+///
+/// ```
+/// use repair_core::plugin::{Clock, ScaledClock, SystemClock};
+///
+/// let since = SystemClock.now() - jiff::SignedDuration::from_secs(10);
+/// let clock = ScaledClock::new(since, 60).ok_or("a speed is at least 1")?;
+/// let passed = clock.now().duration_since(since);
+/// assert!(passed.as_secs() >= 600);
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct ScaledClock {
+    since: Timestamp,
+    speed: i32,
+}
+
+impl ScaledClock {
+    /// A clock that showed the machine's time at `since`, and shows `speed` seconds for each that has passed. `None` if the speed is not from 1 to 10,000.
+    pub fn new(since: Timestamp, speed: u32) -> Option<Self> {
+        let speed = i32::try_from(speed).ok().filter(|speed| (1..=10_000).contains(speed))?;
+        Some(Self { since, speed })
+    }
+}
+
+#[async_trait]
+impl Clock for ScaledClock {
+    fn now(&self) -> Timestamp {
+        let passed = Timestamp::now().duration_since(self.since).checked_mul(self.speed);
+        passed.and_then(|passed| self.since.checked_add(passed).ok()).unwrap_or(Timestamp::MAX)
+    }
+
+    async fn sleep_until(&self, due: Timestamp) {
+        while let Ok(left) = std::time::Duration::try_from(due.duration_since(self.now())) {
+            if left.is_zero() {
+                break;
+            }
+            // What is left of a millisecond is slept too, so that nobody wakes early.
+            let left = left / self.speed.unsigned_abs() + std::time::Duration::from_millis(1);
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        }
+    }
+}
+
 /// The longest single sleep, so that a clock that is set forward while we wait is noticed.
 const LONGEST_SLEEP: std::time::Duration = std::time::Duration::from_secs(30);
 

@@ -14,7 +14,7 @@ mod source;
 mod task;
 
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
-pub use context::{Calls, Clock, Progress, StepContext, SystemClock};
+pub use context::{Calls, Clock, Progress, ScaledClock, StepContext, SystemClock};
 pub use detector::{Asks, Detector, GapSink};
 pub use query::UserQuery;
 pub use registry::{ConfigError, Drawing, PathSegment, Plugin, PluginEntry, PluginKind, Registry};

@@ -138,7 +138,7 @@ fn all_runs(shared: &Shared) -> Vec<(usize, RunSummary)> {
 fn numbers(body: &mut Markup, shared: &Shared) {
     let runs = all_runs(shared);
     let of = |wanted: &dyn Fn(&RunSummary) -> bool| u64::try_from(runs.iter().filter(|(_, run)| wanted(run)).count()).unwrap_or(u64::MAX);
-    let day_ago = Timestamp::now().checked_sub(jiff::SignedDuration::from_hours(24)).unwrap_or(Timestamp::MIN);
+    let day_ago = shared.options.clock.now().checked_sub(jiff::SignedDuration::from_hours(24)).unwrap_or(Timestamp::MIN);
     let bad = |run: &RunSummary| {
         run.last_at > day_ago && matches!(run.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::OverBudget | Outcome::Cancelled))
     };
@@ -278,7 +278,7 @@ pub(crate) fn workflow(shared: &Shared, loaded: &Loaded) -> Result<String> {
     body.leaf("p", &[("class", &"dim")], loaded.file.display()).raw("</header><main>");
     live(&mut body, "schedule", |body| {
         if let Some(status) = shared.schedules().get(&workflow.name) {
-            schedule(body, workflow, status);
+            schedule(body, shared, workflow, status);
         }
     });
     body.raw("<h2>Start it</h2>");
@@ -301,7 +301,7 @@ pub(crate) fn workflow(shared: &Shared, loaded: &Loaded) -> Result<String> {
     Ok(page(&workflow.name, &body))
 }
 
-fn schedule(body: &mut Markup, workflow: &Workflow, status: &ScheduleStatus) {
+fn schedule(body: &mut Markup, shared: &Shared, workflow: &Workflow, status: &ScheduleStatus) {
     body.raw("<h2>When it starts</h2>").leaf("p", &[], &status.starts);
     if let Some(held) = &status.held {
         body.leaf("p", &[], format!("The run of {} waits until {:.0}: {}.", held.tick, held.until, held.why));
@@ -309,7 +309,7 @@ fn schedule(body: &mut Markup, workflow: &Workflow, status: &ScheduleStatus) {
     if let Some(error) = &status.error {
         body.raw("<p>The last attempt to start a run failed; it is tried again.</p>").leaf("pre", &[("tabindex", &"0")], error);
     }
-    let next = workflow.schedule.as_ref().and_then(|schedule| upcoming(schedule, Timestamp::now(), NEXT_TICKS).ok()).unwrap_or_default();
+    let next = workflow.schedule.as_ref().and_then(|schedule| upcoming(schedule, shared.options.clock.now(), NEXT_TICKS).ok()).unwrap_or_default();
     if !next.is_empty() {
         body.raw("<p>Next: ");
         for (number, tick) in next.into_iter().enumerate() {
@@ -361,7 +361,7 @@ pub(crate) fn plan(shared: &Shared, planned: &Planned) -> String {
             body.raw("<tr>").leaf("td", &[], &look.step).leaf("td", &[], &look.table);
             body.leaf("td", &[], look.interval.from()).leaf("td", &[], look.interval.to());
             let counts = serde_json::to_string(&look.counts).unwrap_or_default();
-            body.leaf("td", &[("class", &"text")], shortened(&counts.replace(["{", "}", "\""], "").replace(":", ": ").replace(",", ", "), MOST_TEXT)).raw("</tr>");
+            body.leaf("td", &[("class", &"text")], shortened(&counts.replace(['{', '}', '"'], "").replace(':', ": ").replace(',', ", "), MOST_TEXT)).raw("</tr>");
         }
     });
     if plan.has_work() {
