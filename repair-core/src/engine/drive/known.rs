@@ -37,7 +37,7 @@ impl<'a> Place<'a> {
     }
 
     /// Earlier findings that rest on the same, if they still hold. Their gaps become the artifact of that name.
-    pub(crate) async fn take_over(&self, artifact: &str) -> Result<Option<(FindingsRecord, Usage)>> {
+    pub(crate) async fn take_over(&self, artifact: &str, seen: &str) -> Result<Option<(FindingsRecord, Usage)>> {
         let (context, lake) = (self.context, self.context.lake.as_ref());
         let Some(known) = self.read().await? else { return Ok(None) };
         if *known.run == *context.run {
@@ -53,12 +53,24 @@ impl<'a> Place<'a> {
             Ok(usage) => usage,
             Err(error) => return known::without(error).map(|()| None),
         };
+        let mut record = known.findings.clone();
+        let mut usage = usage;
+        if let Some(kept) = &mut record.seen
+            && let Some(name) = &mut kept.artifact
+        {
+            let from = ArtifactName { run: &known.run, name };
+            match lake.copy_artifact(from, ArtifactName { run: &context.run, name: seen }).await {
+                Ok(used) => usage += used,
+                Err(error) => return known::without(error).map(|()| None),
+            }
+            seen.clone_into(name);
+        }
         // That run forgets its findings before it writes other gaps, so if they are still known, these are theirs.
         if !matches!(self.read().await?, Some(now) if (&now.run, &now.rests_on) == (&known.run, &known.rests_on)) {
             return Ok(None);
         }
         tracing::info!(step = &*context.step, run = known.run, "nothing has changed since that run looked, so its findings are taken over");
-        Ok(Some((FindingsRecord { artifact: artifact.to_owned(), taken_from: Some(known.run), ..known.findings }, usage)))
+        Ok(Some((FindingsRecord { artifact: artifact.to_owned(), taken_from: Some(known.run), ..record }, usage)))
     }
 
     /// Keeps findings for later runs, until they hold no more. An error is no error of the step.
