@@ -116,12 +116,13 @@ pub(crate) async fn keep(
 ) -> Result<(Option<SeenRecord>, Usage)> {
     let slots = SeenSlots::of(found, again);
     let complete = found.seen.is_some();
+    let absent_until = found.hold_until.filter(|until| !slots.absent.is_empty() && *until < jiff::Timestamp::MAX);
     if slots.is_empty() {
-        let record = complete.then(|| SeenRecord { artifact: None, again: again.is_some(), complete });
+        let record = complete.then(|| SeenRecord { artifact: None, again: again.is_some(), absent_until, complete });
         return Ok((record, Usage::default()));
     }
     let usage = lake.put_artifact(run, name, stream::iter([slots.to_batch()]).boxed()).await?;
-    Ok((Some(SeenRecord { artifact: Some(name.to_owned()), again: again.is_some(), complete }), usage))
+    Ok((Some(SeenRecord { artifact: Some(name.to_owned()), again: again.is_some(), absent_until, complete }), usage))
 }
 
 /// What a look of a run saw of slots beside those with the defect, from the artifact that its record names.

@@ -101,6 +101,9 @@ pub struct SeenRecord {
     /// Whether only the gaps of an earlier look were looked at.
     #[serde(default)]
     pub again: bool,
+    /// When the first evidence expires by which a slot counts as absent; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_until: Option<jiff::Timestamp>,
     /// Whether the detector says which slots are repaired and which absent. If not, only what people have set aside is in the artifact.
     #[serde(default)]
     pub complete: bool,
