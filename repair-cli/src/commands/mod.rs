@@ -18,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod said;
 pub(crate) mod show;
 pub(crate) mod state;
+pub(crate) mod status;
 pub(crate) mod undo;
 pub(crate) mod view;
 pub(crate) mod why;

@@ -150,7 +150,7 @@ struct Combined {
     wrong: SlotSet,
     suspect: SlotSet,
     repaired: SlotSet,
-    unknown: SlotSet,
+    unexamined: SlotSet,
 }
 
 impl Combined {
@@ -178,7 +178,7 @@ impl Combined {
         }
         // Of slots that no look for missing ones has seen, it is not known whether they have a row, unless something is wrong with it.
         rows_expected.subtract(&presence);
-        let mut unknown = rows_expected.clone();
+        let mut unexamined = rows_expected.clone();
         expected.union(&rows_expected);
         absent.subtract(&missing);
         for set in [&mut wrong, &mut suspect, &mut repaired] {
@@ -190,9 +190,9 @@ impl Combined {
         repaired.subtract(&wrong);
         repaired.subtract(&suspect);
         for set in [&wrong, &suspect, &repaired] {
-            unknown.subtract(set);
+            unexamined.subtract(set);
         }
-        Self { covered, expected, missing, absent, wrong, suspect, repaired, unknown }
+        Self { covered, expected, missing, absent, wrong, suspect, repaired, unexamined }
     }
 
     fn states(&self, day: SlotRange, decided: &Decided) -> States {
@@ -202,8 +202,8 @@ impl Combined {
         };
         let (missing, wrong, suspect) = (left(&self.missing, 0), left(&self.wrong, 1), left(&self.suspect, 2));
         let (expected, absent) = (self.expected.count_in(day), self.absent.count_in(day));
-        let (repaired, unknown) = (self.repaired.count_in(day), self.unknown.count_in(day));
-        let others = missing + wrong + suspect + frozen + elsewhere + given_up + absent + repaired + unknown;
+        let (repaired, unexamined) = (self.repaired.count_in(day), self.unexamined.count_in(day));
+        let others = missing + wrong + suspect + frozen + elsewhere + given_up + absent + repaired + unexamined;
         let mut states = States::default();
         states.expected = expected;
         states.complete = expected - others;
@@ -215,7 +215,7 @@ impl Combined {
         states.given_up = given_up;
         states.frozen = frozen;
         states.elsewhere = elsewhere;
-        states.unknown = unknown;
+        states.unexamined = unexamined;
         states
     }
 

@@ -31,7 +31,7 @@ const FIRST: &str = "first_slot";
 const END: &str = "end_slot";
 /// The states, in this order: `complete` is what they leave of `expected`.
 const STATES: [&str; 10] =
-    ["expected", "repaired", "missing", "absent", "suspect", "wrong", "given_up", "frozen", "elsewhere", "unknown"];
+    ["expected", "repaired", "missing", "absent", "suspect", "wrong", "given_up", "frozen", "elsewhere", "unexamined"];
 
 /// How far the events of a run have been read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,21 +241,21 @@ impl Days {
         }
         if let Some(days) = &mut days {
             let keys = std::mem::take(&mut days.head.keys);
-            keys.into_iter().for_each(|key| drop(days.of_key.entry(key).or_default()));
+            keys.into_iter().for_each(|key| _ = days.of_key.entry(key).or_default());
         }
         Ok(days)
     }
 }
 
 fn kept_states(states: &States) -> [u64; 10] {
-    let States { expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unknown, .. } = *states;
-    [expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unknown]
+    let States { expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined, .. } = *states;
+    [expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined]
 }
 
-fn states_of([expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unknown]: [u64; 10]) -> Option<States> {
-    let others = repaired + missing + absent + suspect + wrong + given_up + frozen + elsewhere + unknown;
+fn states_of([expected, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined]: [u64; 10]) -> Option<States> {
+    let others = repaired + missing + absent + suspect + wrong + given_up + frozen + elsewhere + unexamined;
     let complete = expected.checked_sub(others)?;
-    Some(States { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unknown })
+    Some(States { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub struct States {
     /// Such slots that somebody else repairs, as a person says.
     pub elsewhere: u64,
     /// Slots of which only rows were examined, so that nothing is known about what is missing.
-    pub unknown: u64,
+    pub unexamined: u64,
 }
 
 impl States {
@@ -45,7 +45,7 @@ impl States {
             ("missing", self.missing),
             ("wrong", self.wrong),
             ("suspect", self.suspect),
-            ("unknown", self.unknown),
+            ("unexamined", self.unexamined),
             ("given up", self.given_up),
             ("frozen", self.frozen),
             ("elsewhere", self.elsewhere),
@@ -57,7 +57,7 @@ impl States {
 
     /// How many slots nobody has put right or decided about.
     pub fn open(&self) -> u64 {
-        self.missing + self.wrong + self.suspect + self.unknown
+        self.missing + self.wrong + self.suspect + self.unexamined
     }
 
     /// Whether all states add up to what is expected.
@@ -68,7 +68,7 @@ impl States {
 
 impl AddAssign for States {
     fn add_assign(&mut self, other: Self) {
-        let Self { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unknown } = other;
+        let Self { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined } = other;
         self.expected += expected;
         self.complete += complete;
         self.repaired += repaired;
@@ -79,7 +79,7 @@ impl AddAssign for States {
         self.given_up += given_up;
         self.frozen += frozen;
         self.elsewhere += elsewhere;
-        self.unknown += unknown;
+        self.unexamined += unexamined;
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn each_state_is_named_once_and_counts() {
         let states =
-            States { missing: 1, wrong: 2, suspect: 3, unknown: 4, given_up: 5, frozen: 6, elsewhere: 7, absent: 8, repaired: 9, complete: 10, expected: 55 };
+            States { missing: 1, wrong: 2, suspect: 3, unexamined: 4, given_up: 5, frozen: 6, elsewhere: 7, absent: 8, repaired: 9, complete: 10, expected: 55 };
         assert!(states.add_up());
         assert_eq!(states.by_name().map(|(_, slots)| slots), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         let mut twice = states;

@@ -21,5 +21,6 @@ mod said;
 mod slots;
 mod sql;
 mod state;
+mod status;
 mod unique;
 mod versions;

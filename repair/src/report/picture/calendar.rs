@@ -16,7 +16,7 @@ const SHADES: [(&str, &str); 12] = [
     ("st-missing", "missing"),
     ("st-wrong", "wrong"),
     ("st-suspect", "suspect"),
-    ("st-unknown", "not examined for gaps"),
+    ("st-unexamined", "not examined for gaps"),
     ("st-given-up", "given up"),
     ("st-frozen", "frozen"),
     ("st-elsewhere", "handled elsewhere"),
