@@ -99,21 +99,18 @@ fn without(mut found: Findings, asides: &Asides) -> Findings {
     for (key, range) in found.deleted.iter() {
         slots.cut(key, range).into_iter().filter(|(_, decided)| decided.is_none()).for_each(|(part, _)| deleted.push(key, part));
     }
-    let notice = notice(asides, &found, &aside);
+    log(asides, &found, &aside);
     (found.gaps, found.deleted) = (kept, deleted);
     found.aside = aside;
-    found.notices.push(notice);
     found
 }
 
-/// Says how many slots are set aside, and by whom.
-fn notice(asides: &Asides, found: &Findings, aside: &GapList) -> String {
+/// Says how many slots are set aside, and by whom. That is no problem of the run: people have decided it.
+fn log(asides: &Asides, found: &Findings, aside: &GapList) {
     let slots = asides.on(found.scope.grid);
     let first = aside.iter().next().and_then(|(key, range)| slots.get(key, range.first));
-    let who = first.map(|one| format!("; the first are {}", one.in_words())).unwrap_or_default();
-    let (count, kind) = (aside.missing(), found.kind.as_str());
-    let are = if count == 1 { "slot is" } else { "slots are" };
-    format!("{count} {kind} {are} set aside by people, so nothing repairs them{who}")
+    let (first, kind) = (first.map(Aside::in_words).unwrap_or_default(), found.kind.as_str());
+    tracing::info!(table = found.scope.table, kind, slots = aside.missing(), first, "people have set slots aside, so nothing repairs them");
 }
 
 /// The slots of a unit that nobody has set aside, and the first decision about the others.

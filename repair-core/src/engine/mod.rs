@@ -1,6 +1,6 @@
 //! Runs workflows. The deciding half (`pure`) has no clock, no I/O and no async. The acting half (`drive`) performs its decisions.
 
-mod aside;
+pub(crate) mod aside;
 mod cells;
 mod drive;
 mod journal;

@@ -12,11 +12,11 @@ pub(crate) mod picture;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::gather::completeness::last_expected;
 pub use self::model::{
     Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, Held, HeldDay, KeyCandles, KeyCells, Listing,
     Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,
 };
-pub(crate) use self::gather::completeness::last_expected;
 use crate::open::{OpenLake, Repair};
 use crate::request::awaitable;
 use repair_core::price::PriceBook;

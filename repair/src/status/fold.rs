@@ -197,9 +197,8 @@ impl Combined {
 
     fn states(&self, day: SlotRange, decided: &Decided) -> States {
         let [frozen, elsewhere, given_up] = decided.0.each_ref().map(|sets| sets.iter().map(|set| set.count_in(day)).sum::<u64>());
-        let left = |set: &SlotSet, at: usize| {
-            set.count_in(day) - decided.0.iter().map(|sets: &[SlotSet; 3]| sets[at].count_in(day)).sum::<u64>()
-        };
+        let left =
+            |set: &SlotSet, at: usize| set.count_in(day) - decided.0.iter().map(|sets: &[SlotSet; 3]| sets[at].count_in(day)).sum::<u64>();
         let (missing, wrong, suspect) = (left(&self.missing, 0), left(&self.wrong, 1), left(&self.suspect, 2));
         let (expected, absent) = (self.expected.count_in(day), self.absent.count_in(day));
         let (repaired, unexamined) = (self.repaired.count_in(day), self.unexamined.count_in(day));

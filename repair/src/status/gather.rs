@@ -97,7 +97,9 @@ fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, tables
         Ok(())
     };
     match &recorded.event {
-        Event::StepSucceeded { step, findings: Some(record), .. } if record.kind != repair_core::model::DefectKind::Stale => look(step, record)?,
+        Event::StepSucceeded { step, findings: Some(record), .. } if record.kind != repair_core::model::DefectKind::Stale => {
+            look(step, record)?
+        }
         Event::UnitsPlanned { step, table, left, .. } => {
             tables.insert(step.clone(), table.clone());
             if let Some(record) = left {
@@ -375,7 +377,10 @@ async fn fold(reader: &mut Reader<'_>, days: &mut Days, zone: &Zone, dates: &[Da
             continue;
         }
         let class = Class::of(look.kind, &look.workflow, &look.of);
-        if hides.iter().any(|(of, by, slots)| (of, *by) == (&class, keys.as_str()) && slots.first <= within.first && within.end <= slots.end) {
+        if hides
+            .iter()
+            .any(|(of, by, slots)| (of, *by) == (&class, keys.as_str()) && slots.first <= within.first && within.end <= slots.end)
+        {
             continue;
         }
         let Some(seen) = reader.load(at).await? else { continue };
@@ -431,7 +436,10 @@ pub(super) fn changed_since(looks: &Looks, records: &[repair_core::lake::overlay
     let mut notes: Vec<String> = Vec::new();
     for published in looks.published.iter().filter(|published| published.at > latest) {
         let slots = if published.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", published.slots) };
-        notes.push(format!("run {} has repaired or confirmed absent {slots} since the latest look; no step has looked again", published.run));
+        notes.push(format!(
+            "run {} has repaired or confirmed absent {slots} since the latest look; no step has looked again",
+            published.run
+        ));
     }
     let is_decision = |id: &str| records.iter().any(|record| record.id == id && repair_core::lake::overlay::aside::is_decision(record));
     for record in records.iter().filter(|record| record.at > latest) {

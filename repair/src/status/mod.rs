@@ -11,7 +11,6 @@ mod kept;
 mod model;
 mod picture;
 
-
 use jiff::civil::Date;
 
 pub use self::model::{DayStatus, KeyStatus, Look, States, Status, TableStatus};
@@ -95,13 +94,18 @@ impl StatusRequest<'_> {
         let records = match &declared {
             Some(table) => lake.retractions(table).await?,
             None => {
-                notes.push("the latest run that examined it no longer says what the table is, so what people have set aside is not known".to_owned());
+                notes.push(
+                    "the latest run that examined it no longer says what the table is, so what people have set aside is not known"
+                        .to_owned(),
+                );
                 Vec::new()
             }
         };
         let decisions = declared.as_ref().map(|table| Asides::of(table, &records)).unwrap_or_default();
         let Some(days) = gather::days(history, lake, (name, declared.as_ref(), looks), &decisions).await? else {
-            notes.push("its rows are identified by their key or time, so it has no slots; `repair gaps` lists what is wrong with them".to_owned());
+            notes.push(
+                "its rows are identified by their key or time, so it has no slots; `repair gaps` lists what is wrong with them".to_owned(),
+            );
             return Ok(self.listed(name, declared.as_ref(), None, looks, (decisions, notes))?);
         };
         notes.extend(days.head.notes.iter().cloned());

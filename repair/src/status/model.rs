@@ -200,8 +200,19 @@ mod tests {
 
     #[test]
     fn each_state_is_named_once_and_counts() {
-        let states =
-            States { missing: 1, wrong: 2, suspect: 3, unexamined: 4, given_up: 5, frozen: 6, elsewhere: 7, absent: 8, repaired: 9, complete: 10, expected: 55 };
+        let states = States {
+            missing: 1,
+            wrong: 2,
+            suspect: 3,
+            unexamined: 4,
+            given_up: 5,
+            frozen: 6,
+            elsewhere: 7,
+            absent: 8,
+            repaired: 9,
+            complete: 10,
+            expected: 55,
+        };
         assert!(states.add_up());
         assert_eq!(states.by_name().map(|(_, slots)| slots), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         let mut twice = states;

@@ -182,7 +182,7 @@ async fn story(seed: u64) {
         let to = (from + length).min(HOURS);
         let key = random.random_range(0..KEYS.len());
         match if step == 0 { 0 } else { random.random_range(0..8) } {
-                // Looks, and looks with repairs: of all keys, and of one.
+            // Looks, and looks with repairs: of all keys, and of one.
             choice @ 0..3 => {
                 let of = if choice == 2 { KEYS[key].to_owned() } else { KEYS.join(", ") };
                 let scope = format!("table: t, keys: [{of}], from: \"{}\", to: \"{}\"", instant(from), instant(to));
@@ -209,7 +209,11 @@ async fn story(seed: u64) {
             // Rows arrive late, or are lost.
             3 => {
                 for hour in from..to {
-                    if random.random_bool(0.5) { rows.insert((key, hour)) } else { rows.remove(&(key, hour)) };
+                    if random.random_bool(0.5) {
+                        rows.insert((key, hour))
+                    } else {
+                        rows.remove(&(key, hour))
+                    };
                 }
                 world.write(&rows);
             }
@@ -240,7 +244,8 @@ async fn story(seed: u64) {
         check(seed, step, &world.status().await, &seen, &decisions);
     }
     // A look at everything.
-    let report = world.run("  look: { detect: gaps, with: { table: t, keys: [A, B], from: 2024-03-04, to: 2024-03-06 }, end: true }\n").await;
+    let report =
+        world.run("  look: { detect: gaps, with: { table: t, keys: [A, B], from: 2024-03-04, to: 2024-03-06 }, end: true }\n").await;
     let counts = output(&report, "look");
     let of = |name: &str| counts[name].as_u64().unwrap_or(0);
     let status = world.status().await;
@@ -275,7 +280,11 @@ async fn what_nobody_looked_at_is_not_complete_and_what_changed_since_is_noted()
     let table = &status.tables[0];
     assert_eq!((table.keys[0].days.len(), table.never_looked), (2, 1), "{table:?}");
     assert_eq!((table.total.expected, table.total.missing, table.total.complete), (48, 10, 38), "nothing has looked again");
-    assert!(table.notes.iter().any(|note| note.contains("has repaired or confirmed absent 5 slots since the latest look")), "{:?}", table.notes);
+    assert!(
+        table.notes.iter().any(|note| note.contains("has repaired or confirmed absent 5 slots since the latest look")),
+        "{:?}",
+        table.notes
+    );
     world.opened().undo(&first.run).await.unwrap();
     let status = world.status().await;
     assert!(status.tables[0].notes.iter().any(|note| note.contains("were hidden since the latest look")), "{:?}", status.tables[0].notes);
@@ -377,7 +386,15 @@ async fn nothing_is_written_to_frozen_slots() {
             assert_eq!((&check[wrong], check["gaps"].as_u64()), (&0.into(), Some(0)), "{case}: {check}");
             assert_eq!(output(&report, "fix")["repaired"], 1, "{case}");
             assert_eq!(std::fs::read_to_string(world.lake().join("t/rows.csv")).unwrap(), text);
-            let at = |hour: i64| instant(if detect.contains("gaps") { hour + 9 } else if detect.contains("invalid") { hour + 7 } else { hour + 3 });
+            let at = |hour: i64| {
+                instant(if detect.contains("gaps") {
+                    hour + 9
+                } else if detect.contains("invalid") {
+                    hour + 7
+                } else {
+                    hour + 3
+                })
+            };
             let frozen = lake.why("t", at(0)).key("A").await.unwrap();
             assert!(frozen.repairs.is_empty() && frozen.exceptions.is_empty(), "{case}: {frozen:?}");
             assert_eq!(frozen.decisions.len(), 1);
@@ -386,7 +403,13 @@ async fn nothing_is_written_to_frozen_slots() {
             // Once it is lifted, the next run repairs it.
             lake.lift("t", id.unwrap(), "it was opened again").await.unwrap();
             assert!(lake.asides("t").await.unwrap().decisions.is_empty());
-            let again = world.run(&steps.replace("next: pause", "next: fix").replace("  pause: { wait: { until: { event: go, every: 50ms, timeout: 2m } }, next: fix }\n", "")).await;
+            let again = world
+                .run(
+                    &steps
+                        .replace("next: pause", "next: fix")
+                        .replace("  pause: { wait: { until: { event: go, every: 50ms, timeout: 2m } }, next: fix }\n", ""),
+                )
+                .await;
             assert_eq!((&output(&again, "look")[wrong], &output(&again, "fix")["repaired"]), (&1.into(), &1.into()), "{case}");
             // What was repaired cannot be taken back once it is frozen.
             freeze().await;
@@ -394,4 +417,19 @@ async fn nothing_is_written_to_frozen_slots() {
             assert!(refused.full().contains("frozen"), "{}", refused.full());
         }
     }
+}
+
+/// Whoever waits for rows does not wait for those that people have set aside.
+#[tokio::test]
+async fn nobody_waits_for_frozen_slots() {
+    let world = World::new();
+    world.write(&(0..24).filter(|hour| *hour != 9).map(|hour| (0, hour)).collect());
+    let scope = "table: t, keys: [A], from: 2024-03-04, to: 2024-03-04";
+    let wait = format!(
+        "  ready: {{ wait: {{ until: {{ sensor: gaps, with: {{ {scope} }}, when: $output.missing = 0, every: 20ms, timeout: 300ms }} }}, end: true }}\n"
+    );
+    assert_eq!(world.run(&wait).await.error, Some(repair::ErrorKind::Timeout));
+    world.opened().set_aside("t", Verdict::GivenUp, "2024-03-04", "nobody has it").key("A").await.unwrap();
+    let report = world.run(&wait).await;
+    assert_eq!((report.error, &output(&report, "ready")["given_up"]), (None, &1.into()), "{:?}", report.reason);
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, expected_of, nothing_expected, settled};
+use crate::engine::aside;
 use crate::error::{Error, Result};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, PresenceRequest, ScanRequest};
@@ -55,7 +56,8 @@ impl Gaps {
 #[async_trait]
 impl Sensor for Gaps {
     async fn sense(&self, context: &StepContext) -> Result<Value> {
-        let counts = self.detect(context, None).await?.counts;
+        // Whoever waits for slots does not wait for those that people have set aside.
+        let counts = aside::detect(self, context, None, None, None).await?.counts;
         serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
     }
 }

@@ -167,10 +167,8 @@ fn legend(paths: &[String; 12], body: &mut Markup, y: f64) -> f64 {
 fn title(table: &TableStatus, grid: &Grid) -> String {
     let mut by_shade: BTreeMap<usize, u64> = BTreeMap::new();
     grid.rows.iter().flat_map(|(_, row)| row).for_each(|shade| *by_shade.entry(*shade).or_default() += 1);
-    let states: Vec<String> = by_shade
-        .iter()
-        .filter_map(|(shade, days)| SHADES.get(*shade).map(|(_, words)| format!("{} {words}", grouped(*days))))
-        .collect();
+    let states: Vec<String> =
+        by_shade.iter().filter_map(|(shade, days)| SHADES.get(*shade).map(|(_, words)| format!("{} {words}", grouped(*days)))).collect();
     let dates = grid.dates.first().zip(grid.dates.last()).map(|(first, last)| format!(" from {first} to {last}")).unwrap_or_default();
     let shown = if grid.rows.len() < grid.all_keys { format!(" (the worst {} are drawn)", grid.rows.len()) } else { String::new() };
     format!(
