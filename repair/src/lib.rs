@@ -164,6 +164,11 @@ struct BringYourOwnRepair;
 #[doc = include_str!("../../docs/reading.md")]
 struct Reading;
 
+/// The Rust of the page about the status is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/status.md")]
+struct StatusPage;
+
 /// The Rust of the page about reports is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/report.md")]

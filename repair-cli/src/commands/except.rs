@@ -112,10 +112,10 @@ fn decided(decided: &Decided, as_json: bool) -> Result<Exit, Failure> {
     let what = decision.verdict.words();
     print_lines(&match &decided.lifted_by {
         Some(by) => {
-            vec![format!("table {table}, {series}, {}: no longer {what}", decision.interval), format!("{by} has lifted {}", decision.id)]
+            vec![format!("table {table}, {series}, {}: no longer {what}", decision.when()), format!("{by} has lifted {}", decision.id)]
         }
         None => vec![
-            format!("table {table}, {series}, {}: {what}", decision.interval),
+            format!("table {table}, {series}, {}: {what}", decision.when()),
             format!("{}; lift it with `repair except {table} --lift {} --reason …`", decision.id, decision.id),
         ],
     })?;
@@ -136,10 +136,9 @@ fn listed(report: &AsidesReport, as_json: bool) -> Result<Exit, Failure> {
         .iter()
         .map(|one| {
             let key = one.key.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string);
-            let (from, to) = (one.interval.from().to_string(), one.interval.to().to_string());
-            vec![one.id.clone(), one.verdict.words().to_owned(), key, from, to, one.by.clone(), one.reason.clone()]
+            vec![one.id.clone(), one.verdict.words().to_owned(), key, one.when(), one.by.clone(), one.reason.clone()]
         })
         .collect();
-    print_lines(&table(&["id", "decision", "key", "from", "to", "by", "reason"], &rows).lines().map(str::to_owned).collect::<Vec<_>>())?;
+    print_lines(&table(&["id", "decision", "key", "when", "by", "reason"], &rows).lines().map(str::to_owned).collect::<Vec<_>>())?;
     Ok(Exit::Success)
 }

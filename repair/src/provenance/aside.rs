@@ -9,13 +9,10 @@ use super::user;
 use crate::open::OpenLake;
 use crate::request::awaitable;
 use repair_core::engine::{JsonFormat, new_run_id};
-use repair_core::lake::overlay::aside::{Aside, Asides, Verdict};
+use repair_core::lake::overlay::aside::{Aside, Asides, BEGINNING, Verdict};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::model::Interval;
 use repair_core::{Error, ErrorKind, Result};
-
-/// Where a decision begins that has no beginning: earlier than any row that a lake can hold.
-const BEGINNING: &str = "0001-01-01";
 
 /// A decision that was recorded or lifted.
 #[derive(Debug, Clone, PartialEq, Serialize)]

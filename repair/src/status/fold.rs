@@ -203,19 +203,8 @@ impl Combined {
         let (expected, absent) = (self.expected.count_in(day), self.absent.count_in(day));
         let (repaired, unexamined) = (self.repaired.count_in(day), self.unexamined.count_in(day));
         let others = missing + wrong + suspect + frozen + elsewhere + given_up + absent + repaired + unexamined;
-        let mut states = States::default();
-        states.expected = expected;
-        states.complete = expected - others;
-        states.repaired = repaired;
-        states.missing = missing;
-        states.absent = absent;
-        states.suspect = suspect;
-        states.wrong = wrong;
-        states.given_up = given_up;
-        states.frozen = frozen;
-        states.elsewhere = elsewhere;
-        states.unexamined = unexamined;
-        states
+        let complete = expected - others;
+        States { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined }
     }
 
     /// From the first slot of a day that was looked at to the last.

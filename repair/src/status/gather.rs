@@ -98,7 +98,7 @@ fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, tables
     };
     match &recorded.event {
         Event::StepSucceeded { step, findings: Some(record), .. } if record.kind != repair_core::model::DefectKind::Stale => {
-            look(step, record)?
+            look(step, record)?;
         }
         Event::UnitsPlanned { step, table, left, .. } => {
             tables.insert(step.clone(), table.clone());
@@ -121,6 +121,9 @@ fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, tables
     Ok(())
 }
 
+/// The calendars that a workflow may name.
+type Calendars = Arc<BTreeMap<String, Arc<dyn Calendar>>>;
+
 /// A look with all that it saw.
 struct Loaded {
     look: usize,
@@ -128,7 +131,7 @@ struct Loaded {
     scope: Scope,
     last: Timestamp,
     again: bool,
-    calendars: Arc<BTreeMap<String, Arc<dyn Calendar>>>,
+    calendars: Calendars,
     keys: BTreeSet<Key>,
     gaps: GapList,
     others: SeenSlots,
@@ -167,7 +170,7 @@ struct Reader<'a> {
     looks: &'a [KeptLook],
     loaded: HashMap<usize, Option<Arc<Loaded>>>,
     workflows: HashMap<String, Arc<Workflow>>,
-    calendars: HashMap<String, Arc<BTreeMap<String, Arc<dyn Calendar>>>>,
+    calendars: HashMap<String, Calendars>,
     lakes: HashMap<String, Arc<dyn Lake>>,
     /// Why looks are left out, and how many.
     left_out: BTreeMap<&'static str, u64>,
@@ -442,9 +445,10 @@ pub(super) fn changed_since(looks: &Looks, records: &[repair_core::lake::overlay
         ));
     }
     let is_decision = |id: &str| records.iter().any(|record| record.id == id && repair_core::lake::overlay::aside::is_decision(record));
+    // A mark says that what was computed into this table is stale, not that its rows have changed.
+    let is_other = |id: &str| is_decision(id) || id.starts_with("stale-");
     for record in records.iter().filter(|record| record.at > latest) {
-        let is_of_decision = is_decision(&record.id) || record.undoes.as_deref().is_some_and(is_decision);
-        if !is_of_decision {
+        if !is_other(&record.id) && !record.undoes.as_deref().is_some_and(is_other) {
             let what = if record.undoes.is_some() { "shown again" } else { "hidden" };
             notes.push(format!("repairs or exceptions were {what} since the latest look ({}); no step has looked again", record.id));
         }

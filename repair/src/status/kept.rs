@@ -152,11 +152,11 @@ impl Days {
     }
 
     pub(super) async fn keep(&mut self, lake: &dyn Lake, table: &str) -> Result<()> {
-        let batch = self.to_batch();
+        let batch = self.write();
         lake.put_artifact(known::RUN, &Self::name(table), stream::iter([batch]).boxed()).await.map(drop)
     }
 
-    fn to_batch(&mut self) -> Result<RecordBatch> {
+    fn write(&mut self) -> Result<RecordBatch> {
         self.head.keys = self.of_key.keys().cloned().collect();
         let head = serde_json::to_string(&self.head).map_err(|error| Error::internal("a status is not JSON").because(error))?;
         let epoch = Date::constant(1970, 1, 1);
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn days_come_back_as_they_were_and_nothing_damaged_is_used() {
         let mut days = days();
-        let batch = days.to_batch().unwrap();
+        let batch = days.write().unwrap();
         days.head.keys.clear();
         assert_eq!(Days::from_batches(std::slice::from_ref(&batch)).unwrap().unwrap(), days);
         let halves = [batch.slice(0, 2), batch.slice(2, batch.num_rows() - 2)];
@@ -289,6 +289,6 @@ mod tests {
         assert!(states_of([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]).is_none(), "the states are more than what is expected");
         let mut other = days.clone();
         other.head.version = "0".to_owned();
-        assert!(Days::from_batches(&[other.to_batch().unwrap()]).unwrap().is_none(), "another version");
+        assert!(Days::from_batches(&[other.write().unwrap()]).unwrap().is_none(), "another version");
     }
 }

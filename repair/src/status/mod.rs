@@ -106,7 +106,7 @@ impl StatusRequest<'_> {
             notes.push(
                 "its rows are identified by their key or time, so it has no slots; `repair gaps` lists what is wrong with them".to_owned(),
             );
-            return Ok(self.listed(name, declared.as_ref(), None, looks, (decisions, notes))?);
+            return self.listed(name, declared.as_ref(), None, looks, (decisions, notes));
         };
         notes.extend(days.head.notes.iter().cloned());
         notes.extend(gather::changed_since(looks, &records));

@@ -108,20 +108,46 @@ pub struct Look {
     pub absent_until: Option<Timestamp>,
 }
 
-/// The slots of a key that begin on one day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The slots of a key that begin on one day. As JSON it leaves out the states that none of them is in, since there may be many days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DayStatus {
     /// The day, in the table's zone.
     pub date: Date,
     /// How many slots are in each state.
-    #[serde(flatten)]
     pub states: States,
     /// Which of the table's looks saw any of it last.
     pub look: usize,
     /// The part of the day that was looked at, if it was not all of it. What lies outside was never looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<Interval>,
+}
+
+impl Serialize for DayStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let States { expected, complete, repaired, missing, absent, suspect, wrong, given_up, frozen, elsewhere, unexamined } = self.states;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("date", &self.date)?;
+        map.serialize_entry("expected", &expected)?;
+        let states = [
+            ("complete", complete),
+            ("repaired", repaired),
+            ("missing", missing),
+            ("absent", absent),
+            ("suspect", suspect),
+            ("wrong", wrong),
+            ("given_up", given_up),
+            ("frozen", frozen),
+            ("elsewhere", elsewhere),
+            ("unexamined", unexamined),
+        ];
+        states.iter().filter(|(_, slots)| *slots > 0).try_for_each(|(name, slots)| map.serialize_entry(name, slots))?;
+        map.serialize_entry("look", &self.look)?;
+        if let Some(part) = &self.part {
+            map.serialize_entry("part", part)?;
+        }
+        map.end()
+    }
 }
 
 /// A key, day by day.
@@ -197,6 +223,14 @@ pub struct Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_as_json_has_the_states_that_slots_are_in() {
+        let states = States { expected: 3, missing: 1, given_up: 2, ..States::default() };
+        let day = DayStatus { date: Date::constant(2024, 3, 4), states, look: 1, part: None };
+        let json = serde_json::to_value(day).unwrap();
+        assert_eq!(json, serde_json::json!({ "date": "2024-03-04", "expected": 3, "missing": 1, "given_up": 2, "look": 1 }));
+    }
 
     #[test]
     fn each_state_is_named_once_and_counts() {

@@ -1,4 +1,5 @@
 //! The status of slots, against what is really there whenever a run looks; and slots that people have set aside.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -432,4 +433,29 @@ async fn nobody_waits_for_frozen_slots() {
     world.opened().set_aside("t", Verdict::GivenUp, "2024-03-04", "nobody has it").key("A").await.unwrap();
     let report = world.run(&wait).await;
     assert_eq!((report.error, &output(&report, "ready")["given_up"]), (None, &1.into()), "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn a_lake_in_memory_has_a_status_too() {
+    use std::sync::Arc;
+
+    use repair::arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
+    use repair::core::testing::{MemoryJournal, MemoryLake};
+
+    let table = Table { key: vec!["k".into()], cadence: Some(Cadence::HOUR), ..Table::implicit("t", "ts") };
+    let hours: Vec<i64> = (0..24).filter(|hour| hour % 6 != 5).collect();
+    let times = TimestampMicrosecondArray::from_iter_values(hours.iter().map(|hour| instant(*hour).as_microsecond())).with_timezone("UTC");
+    let keys = StringArray::from(vec!["A"; hours.len()]);
+    let batch = RecordBatch::try_from_iter([("k", Arc::new(keys) as _), ("ts", Arc::new(times) as _)]).unwrap();
+    let (lake, journal) = (Arc::new(MemoryLake::default()), Arc::new(MemoryJournal::default()));
+    lake.put_table(&table, &[batch]).unwrap();
+    let workflow = "workflow: w\nkind: dag\ntables:\n  t: { location: t, format: parquet, key: [k], time: ts, cadence: 1h }\nsteps:\n  look: { detect: gaps, with: { \
+                    table: t, keys: [A], from: 2024-03-04, to: 2024-03-04 } }\n";
+    let repair = Repair::text("w.yaml", workflow).adapters(lake.clone(), journal.clone()).connect().await.unwrap();
+    repair.run().await.unwrap();
+    let open = OpenLake::of(lake, journal);
+    let total = async || open.status().await.unwrap().tables[0].total;
+    assert_eq!(of_states(&total().await), [24, 20, 0, 0, 4, 0, 0]);
+    open.set_aside("t", Verdict::Frozen, "2024-03-04T12:00:00Z", "the morning is closed").await.unwrap();
+    assert_eq!(of_states(&total().await), [24, 20, 0, 0, 2, 2, 0]);
 }

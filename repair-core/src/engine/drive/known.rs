@@ -13,9 +13,15 @@ use crate::model::Usage;
 use crate::plugin::StepContext;
 use crate::workflow::StepKind;
 
+/// The version of what is kept.
+const VERSION: u32 = 1;
+
 /// Findings, and what they rest on.
 #[derive(Serialize, Deserialize)]
 struct Known {
+    /// What is kept of earlier versions does not say what was seen beside the gaps.
+    #[serde(default)]
+    version: u32,
     rests_on: String,
     until: Timestamp,
     run: String,
@@ -45,7 +51,7 @@ impl<'a> Place<'a> {
             known::forget(lake, &self.name).await?;
             return Ok(None);
         }
-        if known.rests_on != self.rests_on || known.until <= context.entered_at {
+        if known.version != VERSION || known.rests_on != self.rests_on || known.until <= context.entered_at {
             return Ok(None);
         }
         let from = ArtifactName { run: &known.run, name: &known.findings.artifact };
@@ -80,7 +86,8 @@ impl<'a> Place<'a> {
         if record.counts.overtaken > 0 || record.counts.overtaken_cells > 0 || record.counts.quarantined > 0 {
             return Usage::default();
         }
-        let known = Known { rests_on: self.rests_on.clone(), until, run: self.context.run.to_string(), findings: record.clone() };
+        let known =
+            Known { version: VERSION, rests_on: self.rests_on.clone(), until, run: self.context.run.to_string(), findings: record.clone() };
         let text = serde_json::to_string(&known).map_err(|error| Error::internal("findings are not JSON").because(error));
         let kept = match text {
             Ok(text) => known::keep(self.context.lake.as_ref(), &self.name, text).await,

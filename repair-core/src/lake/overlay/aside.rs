@@ -14,6 +14,11 @@ use crate::lake::ReadLake;
 use crate::lake::overlay::retraction::{Part, Retraction, undone};
 use crate::model::{Interval, Key, SlotGrid, SlotRange, Table};
 
+/// Where a decision begins that has no beginning: a date that every lake can write, and earlier than any row.
+pub const BEGINNING: &str = "0001-01-01";
+/// A day and more after that, in any zone.
+const BEGINNING_S: i64 = -62_135_596_800 + 3 * 86_400;
+
 /// What a person has decided about slots. Where several decisions meet, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -109,10 +114,16 @@ impl Aside {
         Retraction { id: self.id.clone(), parts: vec![part], undoes: None, at: self.at, by: self.by.clone(), reason: self.reason.clone() }
     }
 
+    /// The time that it is about, in words.
+    pub fn when(&self) -> String {
+        // Nobody has rows of the first century: it has no beginning.
+        if self.interval.from().as_second() < BEGINNING_S { format!("until {}", self.interval.to()) } else { self.interval.to_string() }
+    }
+
     /// The decision in a sentence.
     pub fn in_words(&self) -> String {
         let key = self.key.as_ref().map(|key| format!("{key} ")).unwrap_or_default();
-        format!("{} ({key}{}, by {} on {:.0}: {}; {})", self.verdict.words(), self.interval, self.by, self.at, self.reason, self.id)
+        format!("{} ({key}{}, by {} on {:.0}: {}; {})", self.verdict.words(), self.when(), self.by, self.at, self.reason, self.id)
     }
 
     fn of(record: &Retraction) -> Option<Self> {

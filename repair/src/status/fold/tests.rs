@@ -16,8 +16,14 @@ struct Made {
     saw: Vec<u8>,
 }
 
+impl Made {
+    fn saw(&self, slot: i64) -> u8 {
+        usize::try_from(slot).ok().and_then(|slot| self.saw.get(slot)).copied().unwrap_or(5)
+    }
+}
+
 fn looks() -> impl Strategy<Value = Vec<Made>> {
-    let look = (prop::bool::weighted(0.3), 0..SLOTS, 1..SLOTS, any::<bool>(), prop::collection::vec(0u8..6, SLOTS as usize));
+    let look = (prop::bool::weighted(0.3), 0..SLOTS, 1..SLOTS, any::<bool>(), prop::collection::vec(0u8..6, 48));
     let made = look.prop_map(|(rows, from, length, again, saw)| Made { rows, from, to: (from + length).min(SLOTS), again, saw });
     prop::collection::vec(made, 0..6)
 }
@@ -34,10 +40,10 @@ proptest! {
             if look.rows { Class::of(DefectKind::Invalid, "w", "odd") } else { Class::of(DefectKind::Missing, "w", "look") }
         };
         // 5 is a slot that the look expects nothing in, or that it has not examined.
-        let is_examined = |look: &Made, slot: i64| look.from <= slot && slot < look.to && !(look.again && look.saw[slot as usize] == 5);
-        let is_expected = |look: &Made, slot: i64| is_examined(look, slot) && look.saw[slot as usize] != 5;
+        let is_examined = |look: &Made, slot: i64| look.from <= slot && slot < look.to && !(look.again && look.saw(slot) == 5);
+        let is_expected = |look: &Made, slot: i64| is_examined(look, slot) && look.saw(slot) != 5;
         let parts: Vec<_> = made.iter().map(|look| {
-            let of = |state: u8| list(|slot| is_expected(look, slot) && look.saw[slot as usize] == state);
+            let of = |state: u8| list(|slot| is_expected(look, slot) && look.saw(slot) == state);
             let examined = if look.again { list(|slot| is_examined(look, slot)) } else { GapList::default() };
             let (repaired, absent) = if look.rows { (GapList::default(), GapList::default()) } else { (of(2), of(3)) };
             let replaced = if look.rows { of(2) } else { GapList::default() };
@@ -45,7 +51,7 @@ proptest! {
         }).collect();
         let expecting: Vec<_> = made.iter().map(|look| move |_: &Key, within: SlotRange| {
             let mut set = SlotSet::new(Cadence::HOUR, within);
-            (within.first..within.end).filter(|slot| look.saw[*slot as usize] != 5).for_each(|slot| _ = set.insert(slot));
+            (within.first..within.end).filter(|slot| look.saw(*slot) != 5).for_each(|slot| _ = set.insert(slot));
             Some(set)
         }).collect();
         let seen: Vec<Seen<'_>> = made.iter().zip(&parts).zip(&expecting).enumerate().map(|(at, ((look, (class, gaps, others)), expected))| Seen {
@@ -63,8 +69,8 @@ proptest! {
                 let newest = |rows: bool| made.iter().rev().find(|look| look.rows == rows && is_examined(look, slot));
                 let (presence, rows) = (newest(false), newest(true));
                 looked |= presence.is_some() || rows.is_some();
-                let of_presence = presence.filter(|look| is_expected(look, slot)).map(|look| look.saw[slot as usize]);
-                let of_rows = rows.filter(|look| is_expected(look, slot)).map(|look| look.saw[slot as usize]);
+                let of_presence = presence.filter(|look| is_expected(look, slot)).map(|look| look.saw(slot));
+                let of_rows = rows.filter(|look| is_expected(look, slot)).map(|look| look.saw(slot));
                 let (expected, of_rows) = match (presence, of_presence) {
                     (Some(_), of_presence) => (of_presence.is_some(), of_rows.filter(|_| of_presence.is_some())),
                     (None, _) => (of_rows.is_some(), of_rows),
