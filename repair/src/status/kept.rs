@@ -268,7 +268,12 @@ mod tests {
         days.head.notes.push("a note".to_owned());
         let cell = |day, missing, part| {
             let states = states_of([24, 1, missing, 2, 0, 0, 0, 3, 0, 0]).unwrap();
-            Cell { date: Date::constant(1969, 12, 30).checked_add(i64::from(day).days()).unwrap(), states, look: day as usize, part }
+            Cell {
+                date: Date::constant(1969, 12, 30).checked_add(i64::from(day).days()).unwrap(),
+                states,
+                look: usize::try_from(day).unwrap(),
+                part,
+            }
         };
         days.of_key.insert(Key::from("A"), vec![cell(0, 4, None), cell(3, 0, Some(SlotRange::new(-5, 7)))]);
         days.of_key.insert(Key::new(["B", "x,y"]), Vec::new());
