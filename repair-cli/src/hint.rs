@@ -25,6 +25,9 @@ pub(crate) fn advice(hint: &Hint) -> Option<String> {
         Hint::Key { columns } if columns.is_empty() => "leave out --key".to_owned(),
         Hint::Key { columns } => format!("choose a series with --key {}", columns.join(",")),
         Hint::DeclaringWorkflow => "name the workflow that declares it with --workflow FILE".to_owned(),
+        Hint::Lift { table, id } => {
+            format!("lift the decision with `repair except {table} --lift {id} --reason …`, or change another part")
+        }
         Hint::Retractions => "`repair why` shows the ids of undos".to_owned(),
         Hint::Replace => "replace it with --force, or name another file with --out".to_owned(),
         Hint::FileFormat { name } => format!("use --format {name}"),

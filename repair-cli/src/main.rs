@@ -101,6 +101,8 @@ enum Command {
     Report(commands::report::ReportOn),
     /// Write a table's repaired view, or its own rows, to a file that other tools read.
     Export(commands::export::Export),
+    /// Show the status of every slot, by table, key and day, as runs last saw it.
+    Status(commands::status::StatusOf),
     /// List what is missing or wrong: each key, from when to when.
     Gaps(commands::gaps::Gaps),
     /// Ask in SQL over a workflow's tables and their repaired views.
@@ -146,6 +148,7 @@ impl Command {
             Self::Costs(command) => command.json,
             Self::Report(command) => command.json,
             Self::Export(command) => command.json,
+            Self::Status(command) => command.json,
             Self::Gaps(command) => command.json,
             Self::Query(command) => command.json,
             Self::View(command) => command.json,
@@ -186,6 +189,7 @@ impl Command {
             Self::Costs(command) => command.execute(lake).await,
             Self::Report(command) => command.execute(lake).await,
             Self::Export(command) => command.execute(lake).await,
+            Self::Status(command) => command.execute(lake).await,
             Self::Gaps(command) => command.execute(lake).await,
             Self::Query(command) => command.execute(lake).await,
             Self::View(command) => command.execute(lake).await,

@@ -166,6 +166,13 @@ pub enum Hint {
     DeclaringWorkflow,
     /// Look up the ids of what can be shown again.
     Retractions,
+    /// Lift a decision of a person about slots first.
+    Lift {
+        /// The table.
+        table: String,
+        /// The decision's id.
+        id: String,
+    },
     /// Allow what is there to be replaced, or name another place.
     Replace,
     /// Choose this format of files.

@@ -44,6 +44,8 @@ pub(crate) fn app(shared: Arc<Shared>) -> Router {
         .route("/lakes/{lake}/runs/{run}", get(run))
         .route("/lakes/{lake}/runs/{run}/report", get(report))
         .route("/lakes/{lake}/runs/{run}/{action}", post(act))
+        .route("/tables", get(tables))
+        .route("/api/status", get(api_status))
         .route("/api/runs", get(api_runs))
         .route("/api/schedules", get(api_schedules))
         .route("/api/lakes/{lake}/runs/{run}", get(api_run))
@@ -122,6 +124,22 @@ async fn workflow(State(shared): App, Path(name): Path<String>) -> Response {
 async fn run(State(shared): App, Path((lake, run)): Path<(usize, String)>) -> Response {
     let page = shared.page(&format!("/lakes/{lake}/runs/{run}"), async || page::run(&shared, lake, &run).await).await;
     answered(&shared, page)
+}
+
+async fn tables(State(shared): App) -> Response {
+    let page = shared.page("/tables", async || Ok(page::tables(&shared).await)).await;
+    answered(&shared, page)
+}
+
+async fn api_status(State(shared): App) -> Response {
+    let made = async {
+        let mut lakes = Vec::new();
+        for watched in shared.lakes() {
+            lakes.push(serde_json::json!({ "place": watched.place, "status": page::status_of(&watched).await.map(to_json).transpose()? }));
+        }
+        Ok(serde_json::json!({ "format": 1, "lakes": lakes }))
+    };
+    json(made.await)
 }
 
 async fn plan(State(shared): App, Path(id): Path<String>) -> Response {

@@ -52,6 +52,8 @@
 //! | open a workflow: a file, a text, or one built in Rust | [`Repair::open`], [`Repair::text`], [`Repair::of`] |
 //! | know what is broken and what repairing it would take, then do exactly that | [`Repair::plan`], [`Repair::apply`], [`plan`] |
 //! | run a workflow; list, resume, redrive, cancel or pause runs | [`Repair::run`], [`OpenLake::runs`], [`OpenLake::resume`], … |
+//! | know the status of every slot, by table, key and day | [`OpenLake::status`], [`status`] |
+//! | freeze slots, give them up, leave them to others | [`OpenLake::set_aside`], [`OpenLake::lift`], [`OpenLake::asides`] |
 //! | know why a slot is as it is; undo, redo, record exceptions, judge accuracy | [`OpenLake::why`], [`OpenLake::undo`], …, [`provenance`] |
 //! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
 //! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
@@ -114,6 +116,7 @@ pub mod run;
 pub mod said;
 pub mod schedule;
 pub mod state;
+pub mod status;
 
 pub use arrow;
 pub use jiff;
@@ -161,6 +164,11 @@ struct BringYourOwnRepair;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/reading.md")]
 struct Reading;
+
+/// The Rust of the page about the status is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/status.md")]
+struct StatusPage;
 
 /// The Rust of the page about reports is compiled as a test.
 #[cfg(doctest)]

@@ -17,7 +17,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Write a workflow", &["init", "validate", "graph", "schema", "calendar"]),
     ("Run it", &["plan", "apply", "run", "resume", "redrive", "pause", "cancel", "signal", "approve", "reject"]),
     ("Let it stand", STANDING),
-    ("See what happened", &["runs", "show", "logs", "report", "why", "gaps", "costs", "accuracy"]),
+    ("See what happened", &["runs", "show", "logs", "report", "status", "why", "gaps", "costs", "accuracy"]),
     ("Read what was repaired", &["query", "export", "view"]),
     ("Judge and correct", &["compare", "undo", "redo", "except"]),
     ("Look after it", &["doctor", "verify-state", "completions", "man", "help"]),

@@ -21,6 +21,7 @@ pub(crate) mod schedule;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod state;
+pub(crate) mod status;
 pub(crate) mod undo;
 pub(crate) mod view;
 pub(crate) mod why;

@@ -92,6 +92,7 @@ fn text(story: &SlotStory) -> Vec<String> {
     for retraction in &story.retractions {
         lines.push(format!("  undone by {} at {:.0}: {} ({})", retraction.by, retraction.at, retraction.reason, retraction.id));
     }
+    lines.extend(story.decisions.iter().map(|decision| format!("  {}", decision.in_words())));
     lines.extend(story.conflict.iter().map(|conflict| format!("  conflict: {conflict}")));
     lines.extend(story.stale.iter().map(|into| format!("  table {into} is stale here, until a run computes it again")));
     let suspect = story.suspect.as_ref();

@@ -556,3 +556,59 @@ async fn a_table_in_s3_is_described_as_its_files_are() {
     refused(&[&place, "--source", "lake/archive", "--out", "x.yaml"], "leave out the source");
     refused(&["lake/bars", "--database", "market", "--out", "x.yaml"], "are for a table in S3");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_and_what_people_decide_are_the_same_on_both_lakes() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let lake_here = folder.to_str().unwrap();
+    let both = |args: &[&str]| -> [Value; 2] {
+        [(sandbox.repair(&world), LAKE), (world.repair(), lake_here)].map(|(mut command, lake)| {
+            let output = command.args(args).args(["--json", "--lake", lake]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"))
+        })
+    };
+    let runs = |id: &str, makes: bool| {
+        let theirs = run(sandbox.repair(&world), &["--profile", "aws", "--run-id", id], makes);
+        [theirs, run(world.repair(), &["--lake", lake_here, "--run-id", id], false)]
+    };
+    let states = |[theirs, ours]: [Value; 2]| -> Value {
+        let of = |status: &Value| {
+            let table = &status["tables"][0];
+            (table["total"].clone(), table["keys"].clone(), table["zone"].clone(), table["cadence"].clone())
+        };
+        assert_eq!(of(&theirs), of(&ours));
+        theirs["tables"][0]["total"].clone()
+    };
+    runs("one", true);
+    let total = states(both(&["status", "bars"]));
+    let (dropped, quiet) = (world.dropped as u64, world.quiet as u64);
+    assert_eq!((&total["expected"], &total["repaired"], &total["absent"]), (&1_170.into(), &dropped.into(), &quiet.into()), "{total}");
+    assert_eq!(states(both(&["status", "bars", "--since", "2024-03-04"])), total, "from what is kept");
+    // Frozen, after all of it was undone: the next run finds it and leaves it.
+    both(&["undo", "one"]);
+    let decided = both(&["except", "bars", "--freeze", "--until", "2024-03-04", "--reason", "the day is closed"]);
+    assert_eq!(decided[0]["decision"]["interval"], decided[1]["decision"]["interval"]);
+    let listed = both(&["except", "bars", "--list"]);
+    assert_eq!(listed.map(|listed| listed["decisions"][0]["verdict"].clone()), ["frozen", "frozen"].map(Value::from));
+    let [theirs, ours] = runs("two", false);
+    for step in ["find_gaps", "hourly"] {
+        assert_eq!(theirs["steps"][step]["output"], ours["steps"][step]["output"], "{step}");
+    }
+    let found = &theirs["steps"]["find_gaps"]["output"];
+    assert_eq!((&found["frozen"], &found["missing"]), (&(dropped + quiet).into(), &0.into()), "{found}");
+    let total = states(both(&["status", "bars"]));
+    assert_eq!((&total["frozen"], &total["missing"], &total["repaired"]), (&(dropped + quiet).into(), &0.into(), &0.into()), "{total}");
+    // Lifted, they are as any others.
+    for (mut command, lake, decided) in [(sandbox.repair(&world), LAKE, &decided[0]), (world.repair(), lake_here, &decided[1])] {
+        let id = decided["decision"]["id"].as_str().unwrap();
+        command.args(["except", "bars", "--lift", id, "--reason", "it was opened again", "--lake", lake]).assert().success();
+    }
+    let total = states(both(&["status", "bars"]));
+    assert_eq!((&total["frozen"], &total["missing"]), (&0.into(), &(dropped + quiet).into()), "{total}");
+    runs("three", false);
+    let total = states(both(&["status", "bars"]));
+    assert_eq!((&total["repaired"], &total["absent"]), (&dropped.into(), &quiet.into()), "{total}");
+}

@@ -10,6 +10,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::aside;
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::Bound;
@@ -160,7 +161,10 @@ impl Preparer<'_> {
         let plugins = step.kind.plugins();
         let (kind, name, _) = plugins.get(index).ok_or_else(|| no_plugin(step))?;
         Ok(match self.registry.make(*kind, name, config).map_err(|error| error.on("step", &step.name))? {
-            Plugin::Detector(inner) => Plugin::Detector(Arc::new(Warning { inner })),
+            Plugin::Detector(inner) => {
+                let table = config.get("table").and_then(Value::as_str).map(str::to_owned);
+                Plugin::Detector(Arc::new(Heeding { inner, table }))
+            }
             other => other,
         })
     }
@@ -169,19 +173,21 @@ impl Preparer<'_> {
 /// How many days before the end of what a calendar covers it is reported, so that there is time to extend it.
 const WARNING_DAYS: i32 = 90;
 
-/// A detector that also reports when the calendar that it used will soon know nothing more.
-struct Warning {
+/// A detector that heeds what people have set aside, and also reports when the calendar that it used will soon know nothing more.
+struct Heeding {
     inner: Arc<dyn Detector>,
+    /// The table that its configuration names.
+    table: Option<String>,
 }
 
 #[async_trait]
-impl Detector for Warning {
+impl Detector for Heeding {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        Ok(warned(context, self.inner.detect(context, again).await?))
+        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, None, self.table.as_deref()).await?))
     }
 
     async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
-        Ok(warned(context, self.inner.detect_into(context, again, sink).await?))
+        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, Some(sink), self.table.as_deref()).await?))
     }
 
     async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {

@@ -9,10 +9,12 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use tokio::sync::OnceCell;
 
+use crate::engine::aside;
 use crate::engine::cells;
 use crate::engine::rate::RateLimiter;
 use crate::error::{Error, Result};
 use crate::lake::overlay::Op;
+use crate::lake::overlay::aside::Asides;
 use crate::lake::overlay::base::BaseRows;
 use crate::lake::overlay::fingerprint::of_hashes;
 use crate::lake::rollup::{column, key_columns};
@@ -27,6 +29,9 @@ pub const PUBLISH_UNITS: usize = 4_096;
 
 /// Once units with so many rows and absent slots are staged, they are published, however few they are.
 pub const PUBLISH_ROWS: u64 = 1 << 18;
+
+/// The source of a unit for which nothing was asked, because all of its slots are set aside.
+const SET_ASIDE: &str = "set aside";
 
 /// Performs the units of one strategy. Cheap to clone.
 #[derive(Clone)]
@@ -46,6 +51,8 @@ pub struct UnitWork {
     limiter: Option<Arc<RateLimiter>>,
     /// The rows whose cells are repaired, read once.
     base: Arc<OnceCell<BaseRows>>,
+    /// What people have set aside, read once.
+    asides: Arc<OnceCell<Asides>>,
 }
 
 impl UnitWork {
@@ -69,7 +76,7 @@ impl UnitWork {
             table.check_replaceable("a repair that replaces the rows of a slot by one")?;
         }
         let limiter = rate_limit.map(|rate| Arc::new(RateLimiter::new(rate, context.clock.clone())));
-        Ok(Self { context, repairer, findings, op, table, strategy, limiter, base: Arc::default() })
+        Ok(Self { context, repairer, findings, op, table, strategy, limiter, base: Arc::default(), asides: Arc::default() })
     }
 
     /// The staging area of its units.
@@ -84,10 +91,25 @@ impl UnitWork {
 
     /// Performs a unit within the rate limit, and stages the result. Sets `asked` before anything may have been requested.
     ///
+    /// Slots that people have set aside by the time the first unit starts are left out, and no row for them reaches the lake.
+    ///
     /// # Errors
     /// Those of the repairer and the lake; `invalid` if the repairer returned something that was not requested.
     pub async fn perform(&self, unit: &Unit, asked: &AtomicBool) -> Result<Staged> {
         let context = &self.context;
+        // The id is that of the work as it was planned.
+        let id = self.id(unit);
+        let asides = self.asides.get_or_try_init(|| Asides::read(context.lake.as_ref(), &self.table)).await?;
+        let (narrowed, decided) = aside::narrowed(unit, &asides.on(self.table.identity().grid()));
+        if let Some(decided) = decided {
+            let (slots, why) = (unit.slots() - narrowed.slots(), decided.in_words());
+            tracing::warn!(step = &*context.step, table = self.table.name, slots, why, "slots are set aside, so they are not repaired");
+        }
+        let unit = &narrowed;
+        if unit.wanted.is_empty() {
+            let fix = Fix { source: SET_ASIDE.to_owned(), ..Fix::default() };
+            return context.lake.stage(&self.scope(), &StageRequest::new(&id, &self.strategy, context.clock.now(), &fix)).await;
+        }
         if let Some(limiter) = &self.limiter {
             limiter.acquire().await;
         }
@@ -95,11 +117,11 @@ impl UnitWork {
         asked.store(true, Ordering::Relaxed);
         let mut fix = self.repairer.repair(context, &self.findings, unit).await?;
         check_fix(&self.table, unit, &fix)?;
+        aside::check(&self.table, &fix, asides)?;
         leave_deleted(&self.table, &self.findings, &mut fix)?;
         let patches = cells::taken_out((context.lake.as_ref(), &self.table), &self.findings, &self.base, unit, &mut fix).await?;
         let replaces = (self.op == Op::Replace).then(|| judged_of(&self.table, &self.findings, unit));
         let removed = if replaces.is_some() { removed(&self.table, &self.findings, &mut fix) } else { Vec::new() };
-        let id = self.id(unit);
         let request = StageRequest::new(&id, &self.strategy, context.clock.now(), &fix);
         let request = request.replacing(replaces.as_ref()).patching(&patches).removing(&removed);
         context.lake.stage(&self.scope(), &request).await

@@ -1,6 +1,6 @@
 //! Defects: what is wrong with a table, and what was examined to find out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -286,8 +286,8 @@ impl GapList {
     }
 }
 
-/// What a detector counted. Every expected slot is present, absent or missing, so `expected = present + absent + missing`. Of the present
-/// ones, some are defective, and some are replaced by a repair.
+/// What a detector counted. Every expected slot is present, absent, missing or set aside, so `expected = present + absent + missing + frozen +
+/// given_up + elsewhere` where a detector looks for missing slots. Of the present ones, some are defective, and some are replaced by a repair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Slots that the calendar expects, over all keys.
@@ -301,8 +301,17 @@ pub struct Counts {
     /// Of the absent slots, those whose rows a repair removes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub removed: u64,
-    /// Expected slots that are neither present nor absent.
+    /// Expected slots that are neither present nor absent, nor set aside.
     pub missing: u64,
+    /// Slots with the kind of defect that was looked for that are not to be repaired, because a person has frozen them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub frozen: u64,
+    /// Such slots, because a person has given them up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub given_up: u64,
+    /// Such slots, because a person says that they are handled elsewhere.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: u64,
     /// Expected slots whose rows have the kind of defect that was looked for.
     #[serde(default)]
     pub defective: u64,
@@ -408,6 +417,56 @@ impl Counts {
     pub fn wrong(&self, kind: DefectKind) -> u64 {
         if kind.is_missing() { self.missing } else { self.defective }
     }
+
+    /// How many slots have it and are set aside by a person's decision.
+    pub fn set_aside(&self) -> u64 {
+        self.frozen + self.given_up + self.elsewhere
+    }
+}
+
+/// What a look saw of slots beside those that have the defect, if it says so: the status of a table is made of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Expected slots that hold only a repair.
+    pub repaired: GapList,
+    /// Expected slots confirmed absent, or whose rows a repair removes.
+    pub absent: GapList,
+    /// Expected slots with rows of the table's own that a repair replaces or changes.
+    pub replaced: GapList,
+}
+
+impl GapList {
+    /// The slots of both lists, in any order of time.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Self {
+        let mut ranges: Vec<(&Key, SlotRange)> = self.iter().chain(other.iter()).collect();
+        ranges.sort_by(|a, b| (a.0, a.1.first).cmp(&(b.0, b.1.first)));
+        let mut list = Self::default();
+        let mut last: Option<(&Key, i64)> = None;
+        for (key, range) in ranges {
+            // What an earlier range has is left out.
+            let first = last.filter(|(of, _)| *of == key).map_or(range.first, |(_, end)| range.first.max(end));
+            if first < range.end {
+                list.push(key, SlotRange::new(first, range.end));
+                last = Some((key, range.end));
+            }
+        }
+        list
+    }
+
+    /// The slots of a key within a range, in order.
+    pub fn within(&self, key: &Key, range: SlotRange) -> impl Iterator<Item = SlotRange> + '_ {
+        let of_key = self.keys.binary_search_by(|(known, _)| known.cmp(key)).ok().and_then(|at| self.keys.get(at));
+        of_key.into_iter().flat_map(move |(_, runs)| runs.within(range)).map(move |run| run.intersection(&range))
+    }
+
+    /// A list of single slots. Those of a key may be in any order, and count once.
+    pub fn of_slots(slots: impl IntoIterator<Item = (Key, i64)>) -> Self {
+        let slots: BTreeSet<(Key, i64)> = slots.into_iter().collect();
+        let mut list = Self::default();
+        slots.iter().for_each(|(key, slot)| list.push(key, SlotRange::new(*slot, slot + 1)));
+        list
+    }
 }
 
 /// What a detector found.
@@ -429,6 +488,10 @@ pub struct Findings {
     /// The slots of `gaps` of whose row a source says that it does not exist. A repair of such a slot can only remove the row, and does so if
     /// its source says the same.
     pub deleted: GapList,
+    /// Slots that have the defect and are not in `gaps`, because a person has set them aside. The engine fills this in, not a detector.
+    pub aside: GapList,
+    /// What was seen of other slots. `None` if the detector does not say, and then a table's status knows no more than the counts do.
+    pub seen: Option<Seen>,
     /// What is wrong with each of the first few slots, in words; empty where the kind says it all.
     pub examples: Vec<String>,
     /// The rows of the table that could not be read.
@@ -455,6 +518,8 @@ impl Findings {
             judged: Fingerprints::default(),
             cells: Cells::default(),
             deleted: GapList::default(),
+            aside: GapList::default(),
+            seen: None,
             examples: Vec::new(),
             quarantine: Quarantine::default(),
             notices: Vec::new(),
@@ -466,12 +531,13 @@ impl Findings {
 
     /// Whether the table's row in a slot was found wrong, as a whole or in some cells. Such rows must not serve as neighbours of a gap.
     pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
-        self.kind.is_of_rows() && self.gaps.contains(key, slot)
+        self.kind.is_of_rows() && (self.gaps.contains(key, slot) || self.aside.contains(key, slot))
     }
 
     /// Whether the value of a column in a slot was found wrong, by itself or with its whole row. Such values must not serve as neighbours of
     /// a gap.
     pub fn is_of_wrong_values(&self, key: &Key, slot: i64, column: &str) -> bool {
-        self.gaps.contains(key, slot) && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
+        (self.gaps.contains(key, slot) || self.aside.contains(key, slot))
+            && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
     }
 }

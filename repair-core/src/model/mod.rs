@@ -27,7 +27,9 @@ pub use bad_row::{BadRow, Quarantine};
 pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
 pub use cells::{BadCells, Cells};
-pub use defect::{ComparedCounts, Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, UnitCounts};
+pub use defect::{
+    ComparedCounts, Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, Seen, UnitCounts,
+};
 pub use fix::{Absence, AnswerPrint, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use grid::{GridPart, SlotGrid, SlotRule, TimeMark};
 pub use hours::Hours;

@@ -1,6 +1,7 @@
 //! The pages. What they show comes from others; data reaches them only escaped.
 
 mod run;
+mod tables;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::folder::Loaded;
 use crate::server::Shared;
 
 pub(crate) use run::run;
+pub(crate) use tables::{status_of, tables};
 
 /// The script of all pages.
 pub(crate) const SCRIPT: &str = include_str!("page.js");
@@ -39,7 +41,7 @@ fn page(title: &str, body: &Markup) -> String {
     page.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
     page.leaf("title", &[], format!("{title} · repair"));
     page.raw("<link rel=\"stylesheet\" href=\"/page.css\"><link rel=\"icon\" href=\"data:,\"></head>\n<body><nav aria-label=\"Pages\"><a class=\"brand\" href=\"/\">repair</a>");
-    page.raw("<a href=\"/#runs\">Runs</a><a href=\"/#workflows\">Workflows</a><a href=\"/metrics\">Metrics</a><span id=\"connection\" role=\"status\">not live</span></nav>\n");
+    page.raw("<a href=\"/tables\">Tables</a><a href=\"/#runs\">Runs</a><a href=\"/#workflows\">Workflows</a><a href=\"/metrics\">Metrics</a><span id=\"connection\" role=\"status\">not live</span></nav>\n");
     page.add(body).raw("<script src=\"/page.js\" defer></script></body></html>\n");
     page.into_text()
 }

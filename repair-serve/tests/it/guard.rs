@@ -4,13 +4,15 @@ use repair_serve::{Options, Server};
 
 use crate::world::{World, workflow};
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 13] = [
     "/",
     "/workflows/nightly",
     "/plans/x",
     "/lakes/0/runs/x",
     "/lakes/0/runs/x/report",
     "/api/runs",
+    "/api/status",
+    "/tables",
     "/api/schedules",
     "/events",
     "/metrics",

@@ -21,6 +21,10 @@ async fn a_run_that_is_started_from_the_page_is_seen_to_end() {
     }
     let report = world.get(&format!("{}/report", answer.location())).await;
     assert!(report.status == 200 && report.body.contains("Completeness of readings"), "{}", report.body);
+    let tables = world.get("/tables").await.body;
+    assert!(tables.contains("<h2>readings</h2>") && tables.contains("<svg") && tables.contains("repaired"), "{tables}");
+    let status: serde_json::Value = serde_json::from_str(&world.get("/api/status").await.body).unwrap();
+    assert_eq!(status["lakes"][0]["status"]["tables"][0]["table"], "readings", "{status}");
     let metrics = world.get("/metrics").await.body;
     assert!(metrics.contains("repair_runs{workflow=\"nightly\",status=\"succeeded\"} 1"), "{metrics}");
     world.end().await;

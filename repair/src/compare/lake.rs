@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::compare::mask::Mask;
 use crate::compare::places::{Places, Standing};
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::aside;
 use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
@@ -411,7 +412,8 @@ impl ReadLake for MaskedLake {
     }
 
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>> {
-        self.inner.retractions(table).await
+        // What people have set aside is repaired here too: nothing that a comparison writes remains.
+        Ok(self.inner.retractions(table).await?.into_iter().filter(|record| !aside::is_decision(record)).collect())
     }
 
     async fn query(&self, _: &repair_core::lake::Query<'_>) -> Result<BatchStream> {

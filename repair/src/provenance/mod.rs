@@ -1,15 +1,18 @@
-//! Why slots are as they are, and what a person may change about that: undo, redo, exceptions; and how accurate repairs were.
+//! Why slots are as they are, and what a person may change about that: undo, redo, exceptions, decisions; and how accurate repairs were.
 //!
 //! A table's definition, and which tables are computed from it, are found in the journal, in the runs that had it. Raw data is never touched.
 
 mod accuracy;
+mod aside;
 mod except;
 pub(crate) mod subject;
 mod undo;
 mod why;
 
 pub use accuracy::{AccuracyReport, AccuracyRequest};
+pub use aside::{AsidesReport, AsidesRequest, Decided, LiftRequest, SetAsideRequest};
 pub use except::{ExceptRequest, UnexceptRequest};
+pub use repair_core::lake::overlay::aside::{Aside, Asides, Verdict};
 pub use undo::{Change, RedoRequest, TableChange, UndoRequest};
 pub use why::{RepairStory, SlotStory, SuspectSilence, WhyRequest};
 

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use super::TableChange;
 use crate::open::OpenLake;
 use repair_core::engine::{Journal, RunHead, load};
+use repair_core::lake::overlay::aside::{Asides, Verdict};
 use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
 use repair_core::lake::overlay::story::{PublishedRow, published, slot};
 use repair_core::lake::{Lake, Layer, ScanRequest, overlay, rollup, stale};
@@ -274,12 +275,19 @@ pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
         hides(&meant, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
     };
     let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();
+    let (identity, asides) = (table.identity(), Asides::read(lake, table).await?);
+    let asides = asides.on(identity.grid());
     let mut counts = [0, 0];
     let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
     let kinds: [(Beside, Hides); 2] = [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
     for (count, (beside, hides)) in counts.iter_mut().zip(kinds) {
         for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_meant(row, hides)) {
             *count += 1;
+            if let Some(frozen) = asides.get(&row.key, identity.slot(row.time_us)).filter(|aside| aside.verdict == Verdict::Frozen) {
+                let message =
+                    format!("nothing was changed: it would change slots of table `{}` that are {}", table.name, frozen.in_words());
+                return Err(Error::new(ErrorKind::Conflict, message).hint(Hint::Lift { table: table.name.clone(), id: frozen.id.clone() }));
+            }
             (first_us, last_us) = (first_us.min(row.time_us), last_us.max(row.time_us));
         }
     }

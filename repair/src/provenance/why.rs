@@ -11,6 +11,7 @@ use crate::open::OpenLake;
 use crate::request::awaitable;
 use repair_core::Result;
 use repair_core::engine::{JsonFormat, load};
+use repair_core::lake::overlay::aside::{Aside, Asides};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::story::{self, Provenance, Standing, Story};
 use repair_core::lake::stale;
@@ -60,6 +61,9 @@ pub struct SlotStory {
     pub exceptions: Vec<story::Exception>,
     /// The retractions that hide one of these.
     pub retractions: Vec<Retraction>,
+    /// What people have decided about it: what counts is the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Aside>,
     /// How two sides disagree about it, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<String>,
@@ -116,6 +120,12 @@ impl WhyRequest<'_> {
             let attempts = attempts_of(history, &repair.provenance).await;
             with_attempts.push(RepairStory { repair, attempts });
         }
+        let identity = table.identity();
+        let at_slot = identity.slot(slot.from().as_microsecond());
+        let decisions = Asides::read(lake.as_ref(), table).await?;
+        let about =
+            |aside: &&Aside| aside.key.as_ref().is_none_or(|of| *of == key) && identity.grid().slots_in(&aside.interval).contains(at_slot);
+        let decisions: Vec<Aside> = decisions.iter().filter(about).cloned().collect();
         let suspect = match standing {
             Standing::Missing => history.suspect(&table.name, &slot).await?,
             _ => None,
@@ -130,6 +140,7 @@ impl WhyRequest<'_> {
             repairs: with_attempts,
             exceptions,
             retractions,
+            decisions,
             conflict,
             stale: stale_in,
             suspect: suspect.map(|(run, silence)| SuspectSilence { run, silence }),

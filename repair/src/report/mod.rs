@@ -8,7 +8,7 @@ mod csv;
 mod gather;
 mod model;
 mod page;
-mod picture;
+pub(crate) mod picture;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ pub mod markup {
 /// How pages look: the style of the report, and that of its pictures.
 pub const STYLES: [&str; 2] = [page::PAGE_STYLE, picture::STYLE];
 
+pub(crate) use self::gather::completeness::last_expected;
 pub use self::model::{
     Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, Held, HeldDay, KeyCandles, KeyCells, Listing,
     Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,

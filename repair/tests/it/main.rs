@@ -22,5 +22,6 @@ mod schedule;
 mod slots;
 mod sql;
 mod state;
+mod status;
 mod unique;
 mod versions;

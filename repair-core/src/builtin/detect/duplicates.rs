@@ -16,7 +16,7 @@ use crate::lake::overlay::fingerprint::Hashing;
 use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
-use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, Rows, SlotRange};
+use crate::model::{DefectKind, Findings, Fingerprints, GapList, Key, Rows, Seen, SlotRange};
 use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 pub(super) fn register(registry: &mut Registry) {
@@ -82,6 +82,7 @@ impl Detector for Duplicates {
         }
         let counts = &mut found.counts;
         let (mut gaps, mut judged, mut examples) = (GapList::default(), Fingerprints::default(), Vec::new());
+        let mut replaced: Vec<(Key, i64)> = Vec::new();
         counts.duplicates = 0;
         for (key, slot) in &wanted {
             let rows = hashing.rows(key, *slot);
@@ -90,7 +91,10 @@ impl Detector for Duplicates {
             // A slot whose rows are removed has none, and is counted as absent.
             let counted = u64::from(replacing.is_some_and(|live| !live.removes));
             match replacing.map(|live| live.replaced) {
-                Some(known) if known == Some(fingerprint) => counts.replaced += counted,
+                Some(known) if known == Some(fingerprint) => {
+                    counts.replaced += counted;
+                    replaced.extend((counted > 0).then(|| (key.clone(), *slot)));
+                }
                 _ if rows > 1 => {
                     counts.defective += 1;
                     counts.duplicates += rows - 1;
@@ -102,12 +106,14 @@ impl Detector for Duplicates {
                 }
                 Some(_) => {
                     counts.replaced += counted;
+                    replaced.extend((counted > 0).then(|| (key.clone(), *slot)));
                     counts.changed += 1;
                 }
                 None => {}
             }
         }
         counts.gaps = gaps.len() as u64;
+        found.seen = Some(Seen { replaced: GapList::of_slots(replaced), ..Seen::default() });
         Ok(Findings { kind: DefectKind::Duplicate, gaps, judged, examples, ..found })
     }
 }

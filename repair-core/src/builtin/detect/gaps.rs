@@ -14,13 +14,14 @@ use serde_json::Value;
 use crate::builtin::detect::clock::{self, Clocks};
 use crate::builtin::detect::expected::GapsConfig;
 use crate::builtin::detect::expected::{MOST_KEYS, blind_if_missing, expected_of, nothing_expected, settled};
+use crate::engine::aside;
 use crate::error::{Error, Result};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, PresenceRequest, ScanRequest};
 use crate::model::Usage;
 use crate::model::{
-    Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Runs, Scope, SlotGrid,
-    SlotRange, SlotSet, Table, TablePresence, TimeMark, within as bits_within,
+    Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Runs, Scope, Seen,
+    SlotGrid, SlotRange, SlotSet, Table, TablePresence, TimeMark, within as bits_within,
 };
 use crate::plugin::{Detector, GapSink, Registry, Sensor, StepContext};
 
@@ -55,7 +56,8 @@ impl Gaps {
 #[async_trait]
 impl Sensor for Gaps {
     async fn sense(&self, context: &StepContext) -> Result<Value> {
-        let counts = self.detect(context, None).await?.counts;
+        // Whoever waits for slots does not wait for those that people have set aside.
+        let counts = aside::detect(self, context, None, None, None).await?.counts;
         serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
     }
 }
@@ -109,7 +111,7 @@ pub async fn find_gaps_allow_empty(context: &StepContext, scope: &Scope, again: 
 }
 
 /// As [`find_gaps`], or as [`find_gaps_allow_empty`], but the gaps are handed over as they are found, and the findings have none of their own. What
-/// is in memory then does not grow with the time that is examined, nor with the gaps.
+/// is in memory then does not grow with the time that is examined, nor with the gaps; only by a few bytes for each stretch that is repaired or absent.
 ///
 /// # Errors
 /// As [`find_gaps`], and if the gaps are no longer taken.
@@ -339,6 +341,10 @@ struct Search {
     crowded: Vec<Runs>,
     /// For each key, those of them whose rows a repair replaces.
     replaced: Vec<Runs>,
+    /// For each key, the expected slots that hold only a repair.
+    repaired: Vec<Runs>,
+    /// For each key, the expected slots that are confirmed absent.
+    absent: Vec<Runs>,
     /// Whether a second row of a slot is a duplicate.
     counts_duplicates: bool,
     counts: Counts,
@@ -389,7 +395,9 @@ impl Search {
             hull,
             found: Found::Kept(none.clone()),
             crowded: none.clone(),
-            replaced: none,
+            replaced: none.clone(),
+            repaired: none.clone(),
+            absent: none,
             counts_duplicates: true,
             keys,
             counts,
@@ -497,6 +505,8 @@ impl Search {
                 counts.present += ones(held);
                 counts.repaired += ones(held & !own);
                 counts.absent += ones(expected & !held) - ones(wanting);
+                runs_of(cadence, number, held & !own, &mut self.repaired[at]);
+                runs_of(cadence, number, expected & !held & !wanting, &mut self.absent[at]);
                 counts.missing += ones(wanting);
                 missing.insert_word(number, wanting);
             }
@@ -543,7 +553,9 @@ impl Search {
         self.counts.quarantined = self.quarantine.rows();
         let (quarantine, other_keys) = (self.quarantine, self.other_keys);
         let hold_until = self.absent_until;
-        Findings { quarantine, other_keys, hold_until, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
+        let (repaired, absent) = (list(&self.keys, self.repaired), list(&self.keys, self.absent));
+        let seen = Some(Seen { repaired, absent, replaced: GapList::default() });
+        Findings { quarantine, other_keys, hold_until, seen, ..Findings::of_gaps(scope.clone(), self.counts, gaps, self.usage) }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::lake::overlay::live::LiveRepairs;
 use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest, overlay, shape};
 use crate::model::{
-    BadCells, Cells, DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Key, KeysFrom, MAX_EXAMPLES, Rows, SlotRange, Table,
+    BadCells, Cells, DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Key, KeysFrom, MAX_EXAMPLES, Rows, Seen, SlotRange, Table,
 };
 use crate::plugin::{Detector, PluginKind, Registry, StepContext, UserQuery};
 
@@ -269,6 +269,7 @@ impl Sql {
                 }
             }
         }
+        let mut replaced: Vec<(Key, i64)> = Vec::new();
         let (mut judged, mut cells, mut without_row) = (Fingerprints::default(), Cells::default(), 0);
         for (key, of_key) in &defects {
             for (&slot, defect) in of_key {
@@ -276,6 +277,7 @@ impl Sql {
                 let replacing = live.get(key, slot).filter(|live| live.replaces);
                 if let Some(live) = replacing.filter(|live| !sees_repairs && live.replaced == Some(fingerprint)) {
                     found.counts.replaced += u64::from(!live.removes);
+                    replaced.extend((!live.removes).then(|| (key.clone(), slot)));
                     continue;
                 }
                 if hashing.rows(key, slot) == 0 {
@@ -290,6 +292,7 @@ impl Sql {
                         let wrong: BTreeSet<String> = wrong.collect();
                         if wrong.is_empty() {
                             found.counts.patched += 1;
+                            replaced.push((key.clone(), slot));
                             continue;
                         }
                         let columns: Arc<[String]> = wrong.into_iter().collect();
@@ -311,7 +314,9 @@ impl Sql {
                 .push(format!("{without_row} rows of the query name slots in which table `{}` has no row; they are left out", table.name));
         }
         (found.counts.defective, found.counts.cells, found.counts.gaps) = (found.gaps.missing(), cells.len(), found.gaps.len() as u64);
-        Ok(Findings { judged, cells, hold_until: None, ..found })
+        // If the query sees repairs, it names no slot that one has put right.
+        let seen = Some(Seen { replaced: GapList::of_slots(replaced), ..Seen::default() });
+        Ok(Findings { judged, cells, seen, hold_until: None, ..found })
     }
 }
 
@@ -334,7 +339,8 @@ fn missing(base: Findings, (defects, mut notices): (Defects, Vec<String>)) -> Fi
     let mut counts = base.counts;
     counts.expected = counts.expected.saturating_sub(counts.missing) + gaps.missing();
     (counts.missing, counts.gaps) = (gaps.missing(), gaps.len() as u64);
-    Findings { counts, gaps, notices: [base.notices.clone(), notices].concat(), hold_until: None, ..base }
+    // Which slots it would have named otherwise is not known.
+    Findings { counts, gaps, seen: None, notices: [base.notices.clone(), notices].concat(), hold_until: None, ..base }
 }
 
 /// A column of a result as text, unless it is one of the table's own, by which a row is found.

@@ -103,6 +103,8 @@ impl Detector for Stale {
             judged: Fingerprints::default(),
             cells: Cells::default(),
             deleted: GapList::default(),
+            aside: GapList::default(),
+            seen: None,
             examples: Vec::new(),
             quarantine: base.quarantine,
             notices: base.notices,

@@ -13,9 +13,15 @@ use crate::model::Usage;
 use crate::plugin::StepContext;
 use crate::workflow::StepKind;
 
+/// The version of what is kept.
+const VERSION: u32 = 1;
+
 /// Findings, and what they rest on.
 #[derive(Serialize, Deserialize)]
 struct Known {
+    /// What is kept of earlier versions does not say what was seen beside the gaps.
+    #[serde(default)]
+    version: u32,
     rests_on: String,
     until: Timestamp,
     run: String,
@@ -37,7 +43,7 @@ impl<'a> Place<'a> {
     }
 
     /// Earlier findings that rest on the same, if they still hold. Their gaps become the artifact of that name.
-    pub(crate) async fn take_over(&self, artifact: &str) -> Result<Option<(FindingsRecord, Usage)>> {
+    pub(crate) async fn take_over(&self, artifact: &str, seen: &str) -> Result<Option<(FindingsRecord, Usage)>> {
         let (context, lake) = (self.context, self.context.lake.as_ref());
         let Some(known) = self.read().await? else { return Ok(None) };
         if *known.run == *context.run {
@@ -45,7 +51,7 @@ impl<'a> Place<'a> {
             known::forget(lake, &self.name).await?;
             return Ok(None);
         }
-        if known.rests_on != self.rests_on || known.until <= context.entered_at {
+        if known.version != VERSION || known.rests_on != self.rests_on || known.until <= context.entered_at {
             return Ok(None);
         }
         let from = ArtifactName { run: &known.run, name: &known.findings.artifact };
@@ -53,12 +59,24 @@ impl<'a> Place<'a> {
             Ok(usage) => usage,
             Err(error) => return known::without(error).map(|()| None),
         };
+        let mut record = known.findings.clone();
+        let mut usage = usage;
+        if let Some(kept) = &mut record.seen
+            && let Some(name) = &mut kept.artifact
+        {
+            let from = ArtifactName { run: &known.run, name };
+            match lake.copy_artifact(from, ArtifactName { run: &context.run, name: seen }).await {
+                Ok(used) => usage += used,
+                Err(error) => return known::without(error).map(|()| None),
+            }
+            seen.clone_into(name);
+        }
         // That run forgets its findings before it writes other gaps, so if they are still known, these are theirs.
         if !matches!(self.read().await?, Some(now) if (&now.run, &now.rests_on) == (&known.run, &known.rests_on)) {
             return Ok(None);
         }
         tracing::info!(step = &*context.step, run = known.run, "nothing has changed since that run looked, so its findings are taken over");
-        Ok(Some((FindingsRecord { artifact: artifact.to_owned(), taken_from: Some(known.run), ..known.findings }, usage)))
+        Ok(Some((FindingsRecord { artifact: artifact.to_owned(), taken_from: Some(known.run), ..record }, usage)))
     }
 
     /// Keeps findings for later runs, until they hold no more. An error is no error of the step.
@@ -68,7 +86,8 @@ impl<'a> Place<'a> {
         if record.counts.overtaken > 0 || record.counts.overtaken_cells > 0 || record.counts.quarantined > 0 {
             return Usage::default();
         }
-        let known = Known { rests_on: self.rests_on.clone(), until, run: self.context.run.to_string(), findings: record.clone() };
+        let known =
+            Known { version: VERSION, rests_on: self.rests_on.clone(), until, run: self.context.run.to_string(), findings: record.clone() };
         let text = serde_json::to_string(&known).map_err(|error| Error::internal("findings are not JSON").because(error));
         let kept = match text {
             Ok(text) => known::keep(self.context.lake.as_ref(), &self.name, text).await,

@@ -5,6 +5,7 @@ mod asking;
 pub(crate) mod engine;
 mod known;
 mod late;
+pub(super) mod seen;
 mod session;
 mod units;
 mod work;

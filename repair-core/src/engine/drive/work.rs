@@ -14,6 +14,7 @@ use crate::engine::drive::asking;
 use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, try_load};
 use crate::engine::drive::known;
 use crate::engine::drive::late;
+use crate::engine::drive::seen;
 use crate::engine::drive::units;
 use crate::engine::drive::units::Turn;
 use crate::engine::prepare::preflight;
@@ -251,7 +252,10 @@ impl Work {
         let found = self.detected(detector, Some(&before), recorder).await?;
         let artifact = format!("{}-{}-{}-left", self.step.name, context.visit, earlier.len());
         let gaps = futures::stream::iter([artifact::gaps_to_batch(&found.gaps, &found.judged, &found.cells, &found.deleted)]).boxed();
-        let usage = [found.usage, context.lake.put_artifact(&context.run, &artifact, gaps).await?].into_iter().sum();
+        let mut usage = found.usage;
+        usage += context.lake.put_artifact(&context.run, &artifact, gaps).await?;
+        let (seen, kept) = seen::keep(context.lake.as_ref(), (&context.run, &format!("{artifact}-seen")), &found, Some(&before)).await?;
+        usage += kept;
         let (scope, examples) = (found.scope.clone(), found.examples.clone());
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
         let record = FindingsRecord {
@@ -265,6 +269,7 @@ impl Work {
             notices: found.notices.clone(),
             other_keys: of.other_keys.clone(),
             taken_from: None,
+            seen,
         };
         Ok((found, (Some(Box::new(record)), usage)))
     }
@@ -282,7 +287,7 @@ impl Work {
             None => detector.rests_on(context).await?.map(|rests_on| known::Place::of(context, &self.step.kind, rests_on)),
         };
         if let Some(known) = &known
-            && let Some((mut record, usage)) = known.take_over(&artifact).await?
+            && let Some((mut record, usage)) = known.take_over(&artifact, &format!("{}-{}-seen", self.step.name, context.visit)).await?
         {
             of.clone_into(&mut record.of);
             return Ok(Done { output: counts_of(record.counts)?, findings: Some(Box::new(record)), exceptions: None, usage });
@@ -302,10 +307,13 @@ impl Work {
             let rows = futures::stream::iter([artifact::quarantine_to_batch(&found.quarantine)]).boxed();
             usage += context.lake.put_artifact(&context.run, &format!("{}-{}-quarantine", self.step.name, context.visit), rows).await?;
         }
+        let name = format!("{}-{}-seen", self.step.name, context.visit);
+        let (seen, kept) = seen::keep(context.lake.as_ref(), (&context.run, &name), &found, before.as_ref()).await?;
+        usage += kept;
         let bad_rows = found.quarantine.iter().take(MAX_EXAMPLES).cloned().collect();
         let output = counts_of(found.counts)?;
         let hold_until = found.hold_until;
-        let counts = before.map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
+        let counts = before.as_ref().map_or(found.counts, |before| after_repair(found.kind, before.counts, found.counts));
         // Checking again looks at gaps alone.
         let other_keys = again.map_or(found.other_keys, |record| record.other_keys);
         let record = FindingsRecord {
@@ -319,6 +327,7 @@ impl Work {
             notices: found.notices,
             other_keys,
             taken_from: None,
+            seen,
         };
         if let Some(known) = &known {
             usage += known.keep(hold_until, &record).await;
@@ -414,6 +423,7 @@ impl Work {
         let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
         let (gaps, judged, cells, deleted) = artifact::gaps_from_batches(batches).await?;
         let (kind, scope) = (record.kind, record.scope.clone());
+        let seen = seen::seen_of(self.context.lake.as_ref(), &self.context.run, record).await?;
         Ok(Findings {
             kind,
             scope,
@@ -422,6 +432,8 @@ impl Work {
             judged,
             cells,
             deleted,
+            aside: seen.aside,
+            seen: None,
             examples: record.examples.clone(),
             quarantine: Quarantine::default(),
             notices: record.notices.clone(),
@@ -526,6 +538,9 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
             defective: again.defective,
             replaced: before.replaced + again.replaced,
             changed: before.changed + again.changed,
+            frozen: before.frozen + again.frozen,
+            given_up: before.given_up + again.given_up,
+            elsewhere: before.elsewhere + again.elsewhere,
             gaps: again.gaps,
             duplicates: if kind == DefectKind::Duplicate { again.duplicates } else { before.duplicates },
             ..before
@@ -536,6 +551,9 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
         repaired: before.repaired + again.repaired,
         absent: before.absent + again.absent,
         missing: again.missing,
+        frozen: before.frozen + again.frozen,
+        given_up: before.given_up + again.given_up,
+        elsewhere: before.elsewhere + again.elsewhere,
         gaps: again.gaps,
         conflicts: before.conflicts + again.conflicts,
         overtaken: before.overtaken + again.overtaken,

@@ -87,6 +87,26 @@ pub struct FindingsRecord {
     /// The run that found this, if it was taken over because nothing had changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_from: Option<String>,
+    /// What was seen of slots beside those with the defect. Older journals do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<SeenRecord>,
+}
+
+/// What a look saw of slots beside those that have the defect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    /// The artifact that holds the slots; `None` if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
+    /// Whether only the gaps of an earlier look were looked at.
+    #[serde(default)]
+    pub again: bool,
+    /// When the first evidence expires by which a slot counts as absent; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_until: Option<jiff::Timestamp>,
+    /// Whether the detector says which slots are repaired and which absent. If not, only what people have set aside is in the artifact.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 impl FindingsRecord {

@@ -1,6 +1,7 @@
 //! The tables that we own beside a user's table: their names and columns. Raw data is never touched.
 
 pub mod accuracy;
+pub mod aside;
 pub mod base;
 pub mod fingerprint;
 pub mod live;

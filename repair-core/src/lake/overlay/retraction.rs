@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
+use crate::lake::overlay::aside;
 use crate::lake::overlay::columns;
 use crate::lake::partition::TimeBounds;
 use crate::lake::{rollup, shape};
@@ -251,7 +252,8 @@ pub fn undone(all: &[Retraction]) -> BTreeSet<&str> {
 /// The retractions in force: those that hide something and are not undone.
 pub fn in_force(all: &[Retraction]) -> impl Iterator<Item = &Retraction> {
     let undone = undone(all);
-    all.iter().filter(move |retraction| retraction.undoes.is_none() && !undone.contains(retraction.id.as_str()))
+    let hides = |retraction: &Retraction| retraction.undoes.is_none() && !aside::is_decision(retraction);
+    all.iter().filter(move |retraction| hides(retraction) && !undone.contains(retraction.id.as_str()))
 }
 
 /// Parts of one run, by key; those of all keys are under `None`.

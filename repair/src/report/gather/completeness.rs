@@ -309,7 +309,7 @@ fn without(set: &SlotSet, others: &[&SlotSet]) -> SlotSet {
 }
 
 /// The instant by which a slot must have ended to be expected, if the table says how long rows take to settle.
-pub(super) fn last_expected(table: &Table, now: Timestamp) -> Timestamp {
+pub(crate) fn last_expected(table: &Table, now: Timestamp) -> Timestamp {
     let Some(after) = table.settles_after else { return Timestamp::MAX };
     now.checked_sub(SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MIN)
 }

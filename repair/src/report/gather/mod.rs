@@ -1,6 +1,6 @@
 //! Gathers what a report says: from the journal, the presence of tables, their overlays, artifacts and the ledger. It knows no HTML.
 
-mod completeness;
+pub(crate) mod completeness;
 mod held;
 mod history;
 mod listings;

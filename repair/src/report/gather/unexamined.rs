@@ -183,6 +183,7 @@ fn as_found(step: &str, findings: Findings) -> Found {
         notices: findings.notices,
         other_keys: findings.other_keys,
         taken_from: None,
+        seen: None,
     };
     Found::new(step.to_owned(), record, findings.gaps)
 }

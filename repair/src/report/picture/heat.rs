@@ -195,7 +195,7 @@ fn strokes(table: &TableReport, when: When, common: Shade) -> [String; 8] {
 }
 
 /// A factor, with three digits after the point.
-struct Exact(f64);
+pub(super) struct Exact(pub(super) f64);
 
 impl std::fmt::Display for Exact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

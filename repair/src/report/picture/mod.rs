@@ -1,6 +1,7 @@
 //! Pictures as SVG text, made by pure functions from a part of the model. They know no lake and no page: colours are classes, which the
 //! page defines for light and dark, and [`standalone`] for a picture by itself.
 
+pub(crate) mod calendar;
 pub(super) mod candles;
 pub(super) mod graph;
 pub(super) mod heat;
@@ -13,15 +14,15 @@ pub(super) mod times;
 use self::markup::{At, Markup};
 
 /// The colours and fonts of pictures.
-pub(super) const STYLE: &str = include_str!("picture.css");
+pub(crate) const STYLE: &str = include_str!("picture.css");
 
 /// A picture, with how wide and high it is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     /// What it shows, in words.
-    pub(super) title: String,
-    pub(super) width: f64,
-    pub(super) height: f64,
+    pub(crate) title: String,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
     pub(super) body: Markup,
     /// What the page's script shows of a cell under the pointer.
     pub(super) cells: Option<Cells>,
@@ -55,8 +56,13 @@ pub(super) struct Cells {
 }
 
 impl Picture {
+    /// The text of the picture as an element of a page.
+    pub(crate) fn into_element(self) -> String {
+        self.element().into_text()
+    }
+
     /// The picture as an element of a page.
-    pub(super) fn element(&self) -> Markup {
+    pub(crate) fn element(&self) -> Markup {
         let mut svg = Markup::default();
         let view = format!("0 0 {} {}", At(self.width), At(self.height));
         let (width, height) = (At(self.width), At(self.height));
@@ -77,7 +83,7 @@ impl Picture {
 }
 
 /// Rows of pictures as one file, with their titles and their own colours: for light and dark by what the reader prefers.
-pub(super) fn standalone(title: &str, rows: &[Vec<(String, Picture)>]) -> String {
+pub(crate) fn standalone(title: &str, rows: &[Vec<(String, Picture)>]) -> String {
     const GAP: f64 = 20.0;
     const TITLE: f64 = 24.0;
     let heading = |row: &[(String, Picture)]| if row.iter().all(|(words, _)| words.is_empty()) { 0.0 } else { TITLE };

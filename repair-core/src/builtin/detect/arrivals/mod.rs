@@ -20,6 +20,7 @@ use self::unit::{Every, Unit, grain_s};
 use self::verdict::{Held, MinRows, Verdict, verdicts};
 use crate::builtin::detect::expected::{GapsConfig, blind_if_missing, expected_keys};
 use crate::builtin::detect::gaps::observed;
+use crate::engine::aside;
 use crate::error::{Error, Result};
 use crate::lake::{RowCountRequest, partition};
 use crate::model::{
@@ -110,7 +111,8 @@ fn signed(duration: std::time::Duration) -> SignedDuration {
 #[async_trait]
 impl Sensor for Arrivals {
     async fn sense(&self, context: &StepContext) -> Result<Value> {
-        let counts = self.detect(context, None).await?.counts;
+        // Whoever waits for slots does not wait for those that people have set aside.
+        let counts = aside::detect(self, context, None, None, None).await?.counts;
         serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
     }
 }

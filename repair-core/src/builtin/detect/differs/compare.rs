@@ -105,6 +105,8 @@ pub(super) struct Found {
     pub(super) counts: ComparedCounts,
     pub(super) replaced: u64,
     pub(super) patched: u64,
+    /// The slots of those that are replaced or patched.
+    pub(super) standing: Vec<(Key, i64)>,
     pub(super) changed: u64,
     pub(super) overtaken: u64,
     pub(super) usage: Usage,
@@ -471,8 +473,10 @@ impl Group {
         found.overtaken += u64::from(patched.is_some_and(|patched| patched.overtaken.contains(&own)));
         if different.is_empty() {
             let replaces = self.base.live().get(key, slot).is_some_and(|live| live.replaces);
+            let is_patched = !replaces && patched.is_some_and(|patched| patched.cells.contains_key(&own));
             found.replaced += u64::from(replaces);
-            found.patched += u64::from(!replaces && patched.is_some_and(|patched| patched.cells.contains_key(&own)));
+            found.patched += u64::from(is_patched);
+            found.standing.extend((replaces || is_patched).then(|| (key.clone(), slot)));
             found.changed += u64::from(!replaces && patched.is_some_and(|patched| patched.changed.contains(&own)));
             return Ok(());
         }

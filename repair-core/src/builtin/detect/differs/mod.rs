@@ -34,7 +34,7 @@ use crate::builtin::repair::judge::{Accepted, Question};
 use crate::builtin::repair::requests::{self, Asked};
 use crate::error::{Error, Result};
 use crate::lake::shape;
-use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Rows, Scope, SlotRange, Table};
+use crate::model::{DefectKind, ExpectedKeys, Findings, GapList, Key, KeysFrom, Rows, Scope, Seen, SlotRange, Table};
 use crate::plugin::{Asks, Detector, PluginKind, Registry, Request, StepContext};
 
 /// How many slots, over all keys, are compared with one scan of the table: some hundred bytes each.
@@ -395,8 +395,10 @@ impl Detector for Differs {
         let deleted = found.deleted();
         let mut usage = base.usage;
         usage += found.usage;
+        let seen = Some(Seen { replaced: GapList::of_slots(std::mem::take(&mut found.standing)), ..Seen::default() });
         Ok(Findings {
             kind: DefectKind::Different,
+            seen,
             counts,
             gaps,
             judged: found.judged,

@@ -48,6 +48,8 @@ pub(super) struct Found {
     pub(super) examples: Vec<String>,
     pub(super) replaced: u64,
     pub(super) patched: u64,
+    /// The slots of those that are replaced or patched.
+    pub(super) standing: Vec<(Key, i64)>,
     pub(super) changed: u64,
     pub(super) overtaken: u64,
     /// For each rule whose `max` is far from the values of some keys, these with their medians.
@@ -346,8 +348,11 @@ impl Examination<'_> {
         let has_changed = replaces.is_some_and(|(live, _)| live.replaced != fingerprint);
         found.overtaken += u64::from(verdict.is_overtaken);
         let Some(culprit) = verdict.culprit(has_changed) else {
-            found.replaced += u64::from(replaces.is_some_and(|(live, _)| !live.removes));
-            found.patched += u64::from(replaces.is_none() && verdict.is_patched);
+            let is_replaced = replaces.is_some_and(|(live, _)| !live.removes);
+            let is_patched = replaces.is_none() && verdict.is_patched;
+            found.replaced += u64::from(is_replaced);
+            found.patched += u64::from(is_patched);
+            found.standing.extend((is_replaced || is_patched).then(|| (key.clone(), slot)));
             found.changed += u64::from(has_changed || (replaces.is_none() && verdict.has_changed));
             return Ok(());
         };

@@ -30,7 +30,7 @@ use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
 use crate::builtin::detect::gaps::examined;
 use crate::builtin::detect::invalid::examine::{Examination, Found};
 use crate::error::{Error, Result};
-use crate::model::{DefectKind, ExpectedKeys, Findings, Key, KeysFrom, Rows, SlotGrid, SlotRange};
+use crate::model::{DefectKind, ExpectedKeys, Findings, GapList, Key, KeysFrom, Rows, Seen, SlotGrid, SlotRange};
 use crate::plugin::{Detector, PluginKind, Registry, StepContext};
 
 /// How many slots, over all keys, are examined at once: about 50 bytes each, plus their rows where something is wrong.
@@ -175,6 +175,8 @@ impl Detector for Invalid {
             judged: found.judged,
             cells: found.cells,
             deleted: base.deleted,
+            aside: GapList::default(),
+            seen: Some(Seen { replaced: GapList::of_slots(found.standing), ..Seen::default() }),
             examples: found.examples,
             quarantine: base.quarantine,
             notices,
