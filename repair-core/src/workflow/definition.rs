@@ -382,8 +382,10 @@ pub struct Step {
     pub heartbeat: Option<Duration>,
     /// In a DAG, the steps that must have ended before this one begins.
     pub after: Vec<String>,
-    /// In a DAG, how the steps of `after` must have ended.
+    /// In a DAG, how the steps of `after` must have ended, unless `after_if` says it.
     pub run_if: RunIf,
+    /// In a DAG whose `after` is a mapping, how each of its steps must have ended, in the same order; empty if `run_if` decides.
+    pub after_if: Vec<AfterIf>,
     /// The branch of a parallel step that holds this step, if any.
     pub inside: Option<Inside>,
 }
@@ -419,6 +421,65 @@ impl RunIf {
         ("all_done", Self::AllDone),
         ("any_failed", Self::AnyFailed),
     ];
+}
+
+/// How one step before a step of a DAG must have ended for it to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterIf {
+    /// It succeeded.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It ended, in whatever way.
+    Done,
+    /// It was skipped.
+    Skipped,
+}
+
+impl AfterIf {
+    /// All variants, with the words used in workflows.
+    pub const ALL: [(&'static str, AfterIf); 4] =
+        [("succeeded", Self::Succeeded), ("failed", Self::Failed), ("done", Self::Done), ("skipped", Self::Skipped)];
+
+    /// The word used in workflows.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    fn holds(self, end: StepEnd) -> bool {
+        match self {
+            Self::Succeeded => end == StepEnd::Succeeded,
+            Self::Failed => end == StepEnd::Failed,
+            Self::Done => true,
+            Self::Skipped => end == StepEnd::Skipped,
+        }
+    }
+}
+
+/// How a step of a DAG ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It succeeded.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// It did not run.
+    Skipped,
+}
+
+impl StepEnd {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "was skipped",
+        }
+    }
 }
 
 /// What a step does.
@@ -494,6 +555,36 @@ pub enum StepKind {
 }
 
 impl Step {
+    /// In a DAG, why the step is skipped, given how the steps of its `after` ended, in that order; none if it runs.
+    pub fn why_skipped(&self, ends: &[StepEnd]) -> Option<String> {
+        let mut before = self.after.iter().zip(ends.iter().copied());
+        if !self.after_if.is_empty() {
+            let refused = before.zip(&self.after_if).find(|((_, end), wanted)| !wanted.holds(*end));
+            return refused.map(|((name, end), wanted)| {
+                let wanted = if *wanted == AfterIf::Skipped { "been skipped" } else { wanted.word() };
+                format!("`{name}` {}, and must have {wanted}", end.verb())
+            });
+        }
+        match self.run_if {
+            RunIf::AllSucceeded => before.find(|(_, end)| *end != StepEnd::Succeeded).map(|(name, end)| format!("`{name}` {}", end.verb())),
+            RunIf::AnySucceeded => {
+                (!before.any(|(_, end)| end == StepEnd::Succeeded)).then(|| "none of the steps before it succeeded".to_owned())
+            }
+            RunIf::AnyFailed => (!before.any(|(_, end)| end == StepEnd::Failed)).then(|| "none of the steps before it failed".to_owned()),
+            RunIf::AllDone => None,
+        }
+    }
+
+    /// In a DAG, whether the step is there for the failure of another: it comes directly after it, and does not need it to succeed. A run in which
+    /// it succeeds has dealt with that failure.
+    pub fn handles_failure_of(&self, failed: &str) -> bool {
+        let Some(at) = self.after.iter().position(|name| name == failed) else { return false };
+        match self.after_if.get(at) {
+            Some(wanted) => matches!(wanted, AfterIf::Failed | AfterIf::Done),
+            None => matches!(self.run_if, RunIf::AnyFailed | RunIf::AllDone),
+        }
+    }
+
     /// Whether to give up the remaining units of a strategy, given how many failed for good, by kind of error. The last strategy gives up when
     /// more failed than are tolerated, because further requests would only cost. An earlier one gives up only when it was denied, because the
     /// next strategy takes what it leaves.

@@ -8,7 +8,7 @@ use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
-use crate::workflow::{ParamType, RunIf};
+use crate::workflow::{AfterIf, ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
@@ -522,10 +522,24 @@ fn going_on(mut step: Value) -> Value {
         properties.insert("timeout".to_owned(), json!({ "description": "How long one attempt may take", "$ref": "#/$defs/duration" }));
         let heartbeat = json!({ "description": "How long an attempt may run without a sign of progress", "$ref": "#/$defs/duration" });
         properties.insert("heartbeat".to_owned(), heartbeat);
-        let one = json!({ "description": "In a dag: the steps that come before", "oneOf": [{ "$ref": "#/$defs/name" }, { "type": "array", "items": { "$ref": "#/$defs/name" } }] });
+        let one = json!({
+            "description": "In a dag: the steps that come before; or a mapping that says how each must have ended",
+            "oneOf": [
+                { "$ref": "#/$defs/name" },
+                { "type": "array", "items": { "$ref": "#/$defs/name" } },
+                {
+                    "type": "object", "minProperties": 1, "propertyNames": { "$ref": "#/$defs/name" },
+                    "additionalProperties": { "enum": AfterIf::ALL.map(|(word, _)| word) }
+                }
+            ]
+        });
         properties.insert("after".to_owned(), one);
         let run_if = json!({ "description": "In a dag: how the steps before must have ended", "enum": RunIf::ALL.map(|(word, _)| word), "default": "all_succeeded" });
         properties.insert("run_if".to_owned(), run_if);
+    }
+    if let Some(step) = step.as_object_mut() {
+        step.insert("if".to_owned(), json!({ "properties": { "after": { "type": "object" } }, "required": ["after"] }));
+        step.insert("then".to_owned(), json!({ "not": { "required": ["run_if"] } }));
     }
     step
 }

@@ -465,6 +465,53 @@ fn done_means_done() {
 }
 
 #[test]
+fn each_step_before_may_have_to_end_in_its_own_way() {
+    const STEPS: &str = "steps:
+  look: { task: do }
+  fetch: { task: do }
+  other: { task: do, after: [look] }
+  tell: { task: do, after: { look: failed, fetch: succeeded, other: done } }
+  rest: { task: do, after: { other: skipped } }
+  sum: { task: do, after: [tell] }";
+    // It waits for all of them, whatever their conditions say.
+    let mut run = Run::new(STEPS);
+    run.fails("look", ErrorKind::Denied);
+    assert_eq!((run.working(), run.settled("other")), ("fetch rest".to_owned(), "skipped"));
+    run.done("rest", Value::Null);
+    run.done("fetch", Value::Null);
+    assert_eq!(run.working(), "tell");
+    run.done("tell", Value::Null);
+    run.done("sum", Value::Null);
+    // A step that was there for the failure, and succeeded, has dealt with it.
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+
+    // One condition that does not hold is enough, and what needs the step is skipped with it.
+    let mut run = Run::new(STEPS);
+    for step in ["look", "fetch", "other"] {
+        run.done(step, Value::Null);
+    }
+    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+    let skipped = |step: &str| match run.state.steps[step].settled.clone() {
+        Some(Settled::Skipped { why }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(skipped("tell"), "`look` succeeded, and must have failed");
+    assert_eq!(skipped("rest"), "`other` succeeded, and must have been skipped");
+    assert_eq!(skipped("sum"), "`tell` was skipped");
+
+    // A step that comes after a failure, and needs another to succeed, deals with the first alone.
+    let mut run = Run::new("steps:\n  a: { task: do }\n  b: { task: do }\n  c: { task: do, after: { a: failed, b: succeeded } }");
+    run.done("a", Value::Null);
+    run.fails("b", ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    let mut run = Run::new("steps:\n  a: { task: do }\n  c: { task: do, after: { a: succeeded } }\n  d: { task: do, after: { a: done } }");
+    run.fails("a", ErrorKind::Denied);
+    assert_eq!((run.working(), run.settled("c")), ("d".to_owned(), "skipped"));
+    run.done("d", Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+}
+
+#[test]
 fn a_run_that_is_cancelled_or_paused_asks_for_no_more_work() {
     for (why, outcome) in [(StopReason::Cancel, Some(Outcome::Cancelled)), (StopReason::Pause, None)] {
         let mut run = Run::new(BRANCHES);

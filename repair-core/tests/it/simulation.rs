@@ -281,10 +281,20 @@ fn dag(rng: &mut SmallRng) -> String {
             2 => "workflow: child.yaml".to_owned(),
             _ => format!("task: sim.task, timeout: 1m{}", retry(rng)),
         };
-        let run_if = ["all_succeeded", "any_succeeded", "all_done", "any_failed"].choose(rng).unwrap();
-        let run_if = if after.is_empty() || body.starts_with("repair") { String::new() } else { format!(", run_if: {run_if}") };
-        let after: Vec<String> = after.into_iter().collect();
-        writeln!(text, "  d{at}: {{ {body}, after: [{}]{run_if} }}", after.join(", ")).unwrap();
+        // A repair needs the findings of the step that looked.
+        let needs_look = body.starts_with("repair");
+        let after = if !after.is_empty() && rng.random_bool(0.4) {
+            let each = after.iter().map(|name| {
+                let condition = ["succeeded", "failed", "done", "skipped"].choose(rng).unwrap();
+                format!("{name}: {}", if needs_look && name == "look" { "succeeded" } else { condition })
+            });
+            format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+        } else {
+            let run_if = ["all_succeeded", "any_succeeded", "all_done", "any_failed"].choose(rng).unwrap();
+            let run_if = if after.is_empty() || needs_look { String::new() } else { format!(", run_if: {run_if}") };
+            format!("[{}]{run_if}", after.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        writeln!(text, "  d{at}: {{ {body}, after: {after} }}").unwrap();
     }
     text
 }

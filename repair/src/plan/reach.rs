@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::Reach;
-use repair_core::workflow::{Branch, Expression, RunIf, StepKind, Template, Variables, Workflow};
+use repair_core::workflow::{Branch, Expression, StepEnd, StepKind, Template, Variables, Workflow};
 
 /// What is known before a run begins.
 #[derive(Debug, Clone)]
@@ -84,8 +84,7 @@ pub(super) fn surely(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut begin: Vec<&str> = Vec::new();
     if workflow.kind.is_dag() {
-        let in_graph = workflow.steps.iter().filter(|step| step.inside.is_none() && step.run_if != RunIf::AnyFailed);
-        begin.extend(in_graph.map(|step| step.name.as_str()));
+        begin.extend(run_if_nothing_fails(workflow));
     } else {
         begin.push(&workflow.start);
     }
@@ -103,6 +102,27 @@ pub(super) fn surely(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The steps of a DAG that run if none fails. What is there for failures is skipped then, and so is what needs it.
+fn run_if_nothing_fails(workflow: &Workflow) -> Vec<&str> {
+    let mut ends: BTreeMap<&str, StepEnd> = BTreeMap::new();
+    loop {
+        let known = ends.len();
+        for step in &workflow.steps {
+            if ends.contains_key(step.name.as_str()) {
+                continue;
+            }
+            let before: Option<Vec<StepEnd>> = step.after.iter().map(|name| ends.get(name.as_str()).copied()).collect();
+            if let Some(before) = before {
+                let end = if step.why_skipped(&before).is_some() { StepEnd::Skipped } else { StepEnd::Succeeded };
+                ends.insert(&step.name, end);
+            }
+        }
+        if ends.len() == known {
+            return ends.into_iter().filter(|(_, end)| *end == StepEnd::Succeeded).map(|(name, _)| name).collect();
+        }
+    }
 }
 
 /// The steps to which a run may come more than once, in order of name.

@@ -133,7 +133,7 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
     differ("`max_visits`", old.max_visits == new.max_visits);
     differ("`timeout`", old.timeout == new.timeout);
     differ("`heartbeat`", old.heartbeat == new.heartbeat);
-    differ("`after`", old.after == new.after);
+    differ("`after`", old.after == new.after && old.after_if == new.after_if);
     differ("`run_if`", old.run_if == new.run_if);
     differ("branch", old.inside == new.inside);
     let mut different: Vec<String> = found.iter().map(|what| format!("{what} of step `{name}` has changed")).collect();

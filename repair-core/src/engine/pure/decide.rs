@@ -12,7 +12,7 @@ use crate::engine::pure::state::{BranchState, Phase, Position, RunState, StepSta
 use crate::engine::pure::units::{UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
-use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
+use crate::workflow::{ParallelBranch, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -186,10 +186,10 @@ fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<
         if state.active.contains_key(&step.name) {
             continue;
         }
-        let Some(before) = step.after.iter().map(|name| Some((name.as_str(), settled(name)?))).collect::<Option<Vec<_>>>() else {
+        let Some(ends) = step.after.iter().map(|name| settled(name).map(Settled::end)).collect::<Option<Vec<_>>>() else {
             continue;
         };
-        if let Some(why) = skipped(step.run_if, &before) {
+        if let Some(why) = step.why_skipped(&ends) {
             events.push(Event::StepSettled { step: step.name.clone(), result: Settled::Skipped { why } });
         } else if room > 0 {
             room -= 1;
@@ -199,36 +199,11 @@ fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<
     if all { vec![end_of_dag(state, workflow)] } else { events }
 }
 
-/// Why a step is skipped, given the results of the steps before it; none if it runs.
-fn skipped(run_if: RunIf, before: &[(&str, &Settled)]) -> Option<String> {
-    let verb = |settled: &Settled| match settled {
-        Settled::Succeeded => "succeeded",
-        Settled::Failed { .. } => "failed",
-        Settled::Skipped { .. } => "was skipped",
-    };
-    let is = |wanted: fn(&Settled) -> bool| before.iter().find(|(_, settled)| wanted(settled));
-    let succeeded = |settled: &Settled| matches!(settled, Settled::Succeeded);
-    match run_if {
-        RunIf::AllSucceeded => {
-            is(|settled| !matches!(settled, Settled::Succeeded)).map(|(name, settled)| format!("`{name}` {}", verb(settled)))
-        }
-        RunIf::AnySucceeded => {
-            before.iter().all(|(_, settled)| !succeeded(settled)).then(|| "none of the steps before it succeeded".to_owned())
-        }
-        RunIf::AnyFailed => {
-            is(|settled| matches!(settled, Settled::Failed { .. })).is_none().then(|| "none of the steps before it failed".to_owned())
-        }
-        RunIf::AllDone => None,
-    }
-}
-
 /// A DAG fails if a step failed, unless a later step that handles failures succeeded.
 fn end_of_dag(state: &RunState, workflow: &Workflow) -> Event {
     let result = |name: &str| state.steps.get(name).and_then(|step| step.settled.as_ref());
     let handled = |failed: &str| {
-        let handles =
-            |step: &&Step| matches!(step.run_if, RunIf::AnyFailed | RunIf::AllDone) && step.after.iter().any(|name| name == failed);
-        workflow.steps.iter().filter(handles).any(|step| result(&step.name) == Some(&Settled::Succeeded))
+        workflow.steps.iter().filter(|step| step.handles_failure_of(failed)).any(|step| result(&step.name) == Some(&Settled::Succeeded))
     };
     let unhandled = workflow.steps.iter().find_map(|step| match result(&step.name) {
         // Continuing never makes up for data that could not be examined.

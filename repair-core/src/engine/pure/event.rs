@@ -14,6 +14,7 @@ use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
 use crate::model::{AnswerPrint, BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
 use crate::price::Query;
+use crate::workflow::StepEnd;
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -122,6 +123,17 @@ pub enum Settled {
         /// Why.
         why: String,
     },
+}
+
+impl Settled {
+    /// How the step ended, without the reason.
+    pub fn end(&self) -> StepEnd {
+        match self {
+            Self::Succeeded => StepEnd::Succeeded,
+            Self::Failed { .. } => StepEnd::Failed,
+            Self::Skipped { .. } => StepEnd::Skipped,
+        }
+    }
 }
 
 /// How accurate a strategy was, measured by rows that arrived after it had repaired their slots.

@@ -12,12 +12,12 @@ use super::print::Tree;
 use super::values::{self, When};
 use crate::plugin::{Aggregator, Detector, Repairer, Sensor, Task};
 use crate::price::Budget;
-use crate::workflow::{ErrorMatch, ParallelBranch, Rate, RetryRule, RunIf, Step, Strategy, Tolerance, Workflow};
+use crate::workflow::{AfterIf, ErrorMatch, ParallelBranch, Rate, RetryRule, RunIf, Step, Strategy, Tolerance, Workflow};
 
 /// A step that is being written, of one kind `K`. [`Step`] begins one.
 ///
 /// The rest depends on the kind of workflow. In a state machine a step says where it leads (`next`, `next_when`, `end`, `catch`),
-/// in a DAG what it comes after (`after`, `run_if`).
+/// in a DAG what it comes after (`after` with `run_if`, or `after_if`).
 #[derive(Debug, Clone)]
 pub struct StepBuilder<K> {
     pub(super) draft: StepDraft,
@@ -288,6 +288,14 @@ impl<K: GoesOn> StepBuilder<K> {
     #[must_use]
     pub fn after<T: Into<String>>(self, steps: impl IntoIterator<Item = T>) -> Self {
         self.set("after", Tree::texts(steps))
+    }
+
+    /// In a DAG, the steps that come before this one, and how each must have ended; in place of [`after`](Self::after) and
+    /// [`run_if`](Self::run_if).
+    #[must_use]
+    pub fn after_if<T: Into<String>>(self, steps: impl IntoIterator<Item = (T, AfterIf)>) -> Self {
+        let steps = steps.into_iter().map(|(step, condition)| (step.into(), Tree::text(condition.word())));
+        self.set("after", Tree::Map(steps.collect()))
     }
 
     /// In a DAG, how the steps before must have ended.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
+use super::{Computed, Fields, MAX_ENTRIES, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 use crate::workflow::expression::Expression;
 use crate::workflow::parse_duration;
-use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
+use crate::workflow::{AfterIf, Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The words that can begin a step.
@@ -47,6 +47,15 @@ impl Body<'_> {
     pub(super) fn plain(kind: StepKind) -> Self {
         Self { kind, plugins: Vec::new(), of: None, branches: Vec::new() }
     }
+}
+
+/// What a step of a DAG comes after.
+#[derive(Default)]
+struct After {
+    names: Vec<String>,
+    places: Vec<Place>,
+    /// How each must have ended; empty if that is for `run_if` to say.
+    conditions: Vec<AfterIf>,
 }
 
 /// The steps read so far, with their places.
@@ -125,14 +134,20 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("heartbeat"), "`heartbeat` must be shorter than `timeout`", None);
         }
         self.ends_by_itself(&fields, word);
-        let (after, after_places): (Vec<String>, Vec<Place>) =
-            fields.get("after").map(|node| self.texts(node, "`after`")).unwrap_or_default().into_iter().unzip();
+        let After { names: after, places: after_places, conditions: after_if } = self.after(&fields);
         let run_if = fields.get("run_if").and_then(|node| self.word(node, "`run_if`", &RunIf::ALL));
         if run_if.is_some() && after.is_empty() {
             self.error(
                 fields.key_place("run_if"),
                 "`run_if` needs steps that come before, and there are none",
                 Some("name them in `after`".to_owned()),
+            );
+        }
+        if run_if.is_some() && !after_if.is_empty() {
+            self.error(
+                fields.key_place("run_if"),
+                "`run_if` cannot be combined with a mapping in `after`",
+                Some("remove it; the mapping says how each step must have ended".to_owned()),
             );
         }
         // A parallel step comes before the steps of its branches, as in the text.
@@ -142,7 +157,10 @@ impl<'a> Reader<'a> {
         let (catch, catch_places) = catch.into_iter().unzip();
         let (next, next_places) = leads.into_iter().unzip();
         let (name, run_if, inside) = (key.name.clone(), run_if.unwrap_or_default(), inside.cloned());
-        read.0.insert(place, Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, inside });
+        read.0.insert(
+            place,
+            Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, after_if, inside },
+        );
         let places = StepPlaces {
             name: key.place,
             plugins: body.plugins,
@@ -154,6 +172,34 @@ impl<'a> Reader<'a> {
         };
         read.1.insert(place, places);
         Some(())
+    }
+
+    /// Reads `after`: a step, a list of steps, or a mapping that says how each must have ended.
+    fn after(&mut self, fields: &Fields<'a>) -> After {
+        let mut after = After::default();
+        let Some(node) = fields.get("after") else { return after };
+        let Yaml::Map(entries) = &node.value else {
+            (after.names, after.places) = self.texts(node, "`after`").into_iter().unzip();
+            return after;
+        };
+        if entries.is_empty() {
+            self.error(node.place, "`after` names no step", Some("write e.g. `after: { look: failed }`, or remove it".to_owned()));
+        }
+        for (key, node) in self.mapping(node, "`after`", MAX_ENTRIES).unwrap_or_default() {
+            // A key that is there twice is already reported.
+            if after.names.contains(&key.name) {
+                continue;
+            }
+            match self.word(node, &format!("the condition on {}", quoted(&key.name)), &AfterIf::ALL) {
+                Some(condition) => {
+                    after.names.push(key.name.clone());
+                    after.places.push(key.place);
+                    after.conditions.push(condition);
+                }
+                None => self.whole = false,
+            }
+        }
+        after
     }
 
     /// Refuses `timeout` and `heartbeat` where they would have no effect.
@@ -227,7 +273,7 @@ impl<'a> Reader<'a> {
                     (format!("only steps of a `kind: dag` take `{name}`"), "name the steps that follow in `next`".to_owned())
                 }
                 (_, "next" | "end" | "catch" | "max_visits") if self.dag => {
-                    let help = "name the steps before in `after`, and how they must have ended in `run_if`";
+                    let help = "name the steps before in `after`, and how they must have ended, e.g. `after: { look: failed }`";
                     (format!("only steps of a `kind: state-machine` take `{name}`"), help.to_owned())
                 }
                 _ => (format!("`{word}` takes no `{name}`"), one_of(known.iter().copied())),
