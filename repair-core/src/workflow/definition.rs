@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
@@ -84,12 +84,23 @@ pub struct Workflow {
     pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// For the steps within a map: the variables that each of their runs is given, by name: the item, its `index`, and those of the maps around.
+    /// Before a run they have no values.
+    pub items: BTreeMap<String, Value>,
 }
 
 impl Workflow {
     /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.get(name)
+    }
+
+    /// The steps within a map, for one item of it: `given` are its variables. The journal keeps them with the run.
+    pub(crate) fn for_item(&self, given: BTreeMap<String, Value>) -> Self {
+        let mut workflow = self.clone();
+        workflow.items.extend(given);
+        workflow.children.insert(GIVEN_ITEMS.to_owned(), Value::Object(workflow.items.clone().into_iter().collect()).to_string());
+        workflow
     }
 
     /// The tags on what a strategy costs: the workflow's tags and its own. The tag `idea`, which groups its costs, defaults to its name.
@@ -99,6 +110,14 @@ impl Workflow {
         tags.entry("idea".to_owned()).or_insert_with(|| strategy.name.clone());
         tags
     }
+}
+
+/// The name under which [`Workflow::children`] keeps the variables of the item that a run is for.
+pub(crate) const GIVEN_ITEMS: &str = "--items";
+
+/// The variables of the item that a run is for, from the texts that its journal keeps; none if it is for no item.
+pub(crate) fn given_items(children: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
+    children.get(GIVEN_ITEMS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// The names of what included files define.
@@ -345,6 +364,9 @@ pub struct Variables {
     pub error: Value,
     /// `$run`: `{started_at, now, reached}`, from [`Variables::of_run`].
     pub run: Value,
+    /// Further variables, by name: `$item` and `$index` within a map.
+    #[serde(default)]
+    pub items: BTreeMap<String, Value>,
 }
 
 impl Variables {
@@ -352,6 +374,12 @@ impl Variables {
     pub fn at_start(params: &BTreeMap<String, Value>, started_at: Timestamp, now: Timestamp) -> Self {
         let params = Value::Object(params.clone().into_iter().collect());
         Self { params, run: Self::of_run(started_at, now, started_at), ..Self::default() }
+    }
+
+    /// The same, with the variables of the item that a run is for.
+    #[must_use]
+    pub fn with_items(self, items: BTreeMap<String, Value>) -> Self {
+        Self { items, ..self }
     }
 
     /// `$run`: when the run started; its now, from which relative dates are counted; and the time that it has reached, which `$now()` returns.
@@ -545,6 +573,8 @@ pub enum StepKind {
         /// The values of the workflow's parameters.
         with: Template,
     },
+    /// Runs the same steps, or another workflow, once for each item of a list. Each item is a run of its own.
+    Map(Box<MapStep>),
     /// Ends the run as succeeded.
     Succeed,
     /// Ends the run as failed.
@@ -585,12 +615,15 @@ impl Step {
         }
     }
 
-    /// Whether to give up the remaining units of a strategy, given how many failed for good, by kind of error. The last strategy gives up when
+    /// Whether to give up the remaining units of a strategy, or items of a map, given how many failed for good, by kind of error. The last strategy gives up when
     /// more failed than are tolerated, because further requests would only cost. An earlier one gives up only when it was denied, because the
     /// next strategy takes what it leaves.
     pub fn is_hopeless(&self, strategy: usize, lost: impl IntoIterator<Item = (ErrorKind, u64)>, units: u64) -> bool {
-        let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
         let mut lost = lost.into_iter();
+        if let StepKind::Map(map) = &self.kind {
+            return map.tolerate.exceeded(lost.map(|(_, count)| count).sum(), units);
+        }
+        let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
         if strategy + 1 < strategies.len() {
             return lost.any(|(kind, count)| kind == ErrorKind::Denied && count > 0);
         }
@@ -615,7 +648,21 @@ impl StepKind {
             Self::Aggregate { plugin, with, .. } => vec![(PluginKind::Aggregator, plugin, with)],
             Self::Task { plugin, with } => vec![(PluginKind::Task, plugin, with)],
             Self::Wait(Wait::Sensor(wait)) => vec![(PluginKind::Sensor, &wait.plugin, &wait.with)],
+            Self::Map(map) => match &map.over {
+                MapOver::Rows(with) => vec![(PluginKind::Task, MapOver::ROWS_TASK, with)],
+                MapOver::Items(_) => Vec::new(),
+            },
             _ => Vec::new(),
+        }
+    }
+
+    /// The workflow that the step runs, once or for each item of a map, as runs of their own; and how the step names its file, unless its steps are
+    /// within this one.
+    pub fn inner(&self) -> Option<(&Arc<Workflow>, Option<&str>)> {
+        match self {
+            Self::Workflow { workflow, name, .. } => Some((workflow, Some(name))),
+            Self::Map(map) => Some((&map.workflow, map.name.as_deref())),
+            _ => None,
         }
     }
 
@@ -638,10 +685,104 @@ impl StepKind {
             Self::Task { .. } => "task",
             Self::Parallel { .. } => "parallel",
             Self::Workflow { .. } => "workflow",
+            Self::Map(_) => "map",
             Self::Succeed => "succeed",
             Self::Fail { .. } => "fail",
         }
     }
+}
+
+/// A map: runs for the items of a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MapStep {
+    /// The list.
+    pub over: MapOver,
+    /// The name of the variable that holds the item; `item` unless given.
+    pub item: String,
+    /// What runs for each item.
+    pub workflow: Arc<Workflow>,
+    /// The file of that workflow, as written in this one; `None` if its steps are within this one. Their runs have the parameters of this run.
+    pub name: Option<String>,
+    /// The values of the parameters of a workflow that has its own file, which may use the item.
+    pub with: Template,
+    /// How many items run at once.
+    pub concurrency: u32,
+    /// How many items may fail.
+    pub tolerate: Tolerance,
+}
+
+impl MapStep {
+    /// How many items one map may have. Each is a run with a history of its own.
+    pub const MAX_ITEMS: usize = 10_000;
+    /// How many bytes one item may have, as JSON.
+    pub const MAX_ITEM_BYTES: usize = 16 * 1024;
+    /// How many bytes all items may have together: the journal keeps them with the run.
+    pub const MAX_ITEMS_BYTES: usize = 1024 * 1024;
+
+    /// The items of a value: a list, or a single value, which is a list of one to JSONata.
+    ///
+    /// # Errors
+    /// `invalid` if there is no value, or if the list is too long or too large.
+    pub fn items(value: Value) -> Result<Vec<Value>> {
+        let items = match value {
+            Value::Null => {
+                return Err(Error::invalid(
+                    "the list of the map has no value, because something that it uses does not exist; write `[…]` around it if there may be \
+                     nothing",
+                ));
+            }
+            Value::Array(items) => items,
+            single => vec![single],
+        };
+        if items.len() > Self::MAX_ITEMS {
+            return Err(Error::invalid(format!(
+                "the map has {} items; at most {} are allowed: let each run take several, or split the list into several runs",
+                items.len(),
+                Self::MAX_ITEMS
+            )));
+        }
+        let mut all = 0;
+        for (index, item) in items.iter().enumerate() {
+            let bytes = item.to_string().len();
+            if bytes > Self::MAX_ITEM_BYTES {
+                return Err(Error::invalid(format!(
+                    "item {index} of the map has {bytes} bytes; at most {} are allowed: put data into a table, and its key into the list",
+                    Self::MAX_ITEM_BYTES
+                )));
+            }
+            all += bytes;
+        }
+        if all > Self::MAX_ITEMS_BYTES {
+            return Err(Error::invalid(format!(
+                "the items of the map have {all} bytes; at most {} are allowed: put data into a table, and its keys into the list",
+                Self::MAX_ITEMS_BYTES
+            )));
+        }
+        Ok(items)
+    }
+
+    /// The variables of an item, by name.
+    pub(crate) fn given(&self, index: u32, item: &Value) -> BTreeMap<String, Value> {
+        BTreeMap::from([(self.item.clone(), item.clone()), (MAP_INDEX.to_owned(), Value::from(index))])
+    }
+}
+
+/// The variable that holds the number of the item, from 0.
+pub const MAP_INDEX: &str = "index";
+
+/// The list of a map.
+#[derive(Debug, Clone)]
+pub enum MapOver {
+    /// A list that is written out or computed.
+    Items(Template),
+    /// The rows of a query, which is the configuration of the task `sql`.
+    Rows(Template),
+}
+
+impl MapOver {
+    /// The task that asks for the rows.
+    pub const ROWS_TASK: &str = "sql";
 }
 
 /// A repair strategy, as a step uses it.

@@ -85,6 +85,10 @@ pub fn subject(step: &Step) -> String {
         StepKind::Verify { of } => of.clone(),
         StepKind::Fail { message } => message.clone(),
         StepKind::Workflow { name, .. } => name.clone(),
+        StepKind::Map(map) => map.name.clone().unwrap_or_else(|| {
+            let names: Vec<&str> = map.workflow.steps.iter().map(|step| step.name.as_str()).collect();
+            names.join(", ")
+        }),
         StepKind::Wait(Wait::Sensor(wait)) => wait.plugin.clone(),
         StepKind::Wait(_) | StepKind::Parallel { .. } | StepKind::Succeed => String::new(),
     }

@@ -8,7 +8,7 @@ use super::read::{MAX_STRATEGIES, STEP_WORDS};
 use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
-use crate::workflow::{AfterIf, ParamType, RunIf};
+use crate::workflow::{AfterIf, MapStep, ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
@@ -426,11 +426,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
         "budget": budget("How much the step may spend, over all its visits and strategies"),
         "tags": tags(),
         "rate_limit": { "description": "How many units may begin within how much time", "$ref": "#/$defs/rate" },
-        "tolerate": {
-            "description": "How many units may fail: a number, or a percentage of all",
-            "type": "object", "required": ["failed"], "additionalProperties": false,
-            "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
-        }
+        "tolerate": tolerate("units")
     });
     let wait = json!({
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
@@ -466,6 +462,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
             )),
             "wait" => going_on(plain_step(word, &wait)),
             "parallel" => going_on(plain_step(word, &branches)),
+            "map" => going_on(map()),
             "workflow" => {
                 let mut step =
                     plain_step(word, &json!({ "description": "The file of another workflow, relative to this one", "type": "string" }));
@@ -478,6 +475,51 @@ fn steps(registry: &Registry) -> Vec<Value> {
             _ => plain_step(word, &json!({ "description": "Ends the run as succeeded", "enum": [true, null] })),
         })
         .collect()
+}
+
+fn tolerate(what: &str) -> Value {
+    json!({
+        "description": format!("How many {what} may fail: a number, or a percentage of all"),
+        "type": "object", "required": ["failed"], "additionalProperties": false,
+        "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
+    })
+}
+
+/// A step that runs steps, or another workflow, for each item of a list.
+fn map() -> Value {
+    let over = json!({
+        "description": "The list, written out or computed, or the rows of a query",
+        "anyOf": [
+            { "type": "array", "maxItems": MapStep::MAX_ITEMS },
+            { "$ref": "#/$defs/computed" },
+            {
+                "type": "object", "required": ["rows"], "additionalProperties": false,
+                "properties": {
+                    "rows": { "description": "A query; each row is an item, with its columns by name", "type": "string" },
+                    "values": { "description": "Values that the query may name, as `:name`", "type": "object" }
+                }
+            }
+        ]
+    });
+    json!({
+        "type": "object", "required": ["map"], "additionalProperties": false,
+        "oneOf": [{ "required": ["steps"] }, { "required": ["workflow"] }],
+        "properties": {
+            "map": { "type": "object", "required": ["over"], "additionalProperties": false, "properties": { "over": over } },
+            "as": { "description": "The variable that holds the item; default `item`", "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "concurrency": { "description": "How many items run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
+            "tolerate": tolerate("items"),
+            "kind": { "description": "Of the steps within: how they follow each other", "enum": ["state-machine", "dag"], "default": "state-machine" },
+            "max_parallel": { "description": "Of the steps within, in a dag: how many run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
+            "start": { "description": "The step that each item begins with", "$ref": "#/$defs/name" },
+            "steps": {
+                "description": "What runs for each item, which they know as `$item`, and its number as `$index`",
+                "type": "object", "propertyNames": { "$ref": "#/$defs/name" }, "additionalProperties": { "$ref": "#/$defs/step" }
+            },
+            "workflow": { "description": "The file of another workflow that runs for each item, relative to this one", "type": "string" },
+            "with": { "description": "The values of its parameters, which may use the item", "type": "object" }
+        }
+    })
 }
 
 fn plain_step(word: &str, value: &Value) -> Value {

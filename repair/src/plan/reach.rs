@@ -12,6 +12,8 @@ use repair_core::workflow::{Branch, Expression, StepEnd, StepKind, Template, Var
 pub(super) struct Known {
     params: Value,
     run: Value,
+    /// The variables of the item, within a map. They have no values yet.
+    items: BTreeMap<String, Value>,
     /// Outputs of detect steps, by name.
     outputs: BTreeMap<String, Value>,
 }
@@ -19,7 +21,7 @@ pub(super) struct Known {
 impl Known {
     /// The variables that are known when a run starts.
     pub(super) fn new(at_start: Variables) -> Self {
-        Self { params: at_start.params, run: at_start.run, outputs: BTreeMap::new() }
+        Self { params: at_start.params, run: at_start.run, items: at_start.items, outputs: BTreeMap::new() }
     }
 
     /// Adds what a detect step puts out.
@@ -36,6 +38,7 @@ impl Known {
             visits: 1,
             error: Value::Null,
             run: self.run.clone(),
+            items: self.items.clone(),
         }
     }
 

@@ -46,6 +46,7 @@ impl<'a> Reader<'a> {
             start: String::new(),
             steps: Steps::default(),
             profiles: BTreeMap::new(),
+            items: BTreeMap::new(),
         };
         Draft {
             workflow,

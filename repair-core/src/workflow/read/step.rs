@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::map;
 use super::{Computed, Fields, MAX_ENTRIES, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 use crate::workflow::expression::Expression;
 use crate::workflow::parse_duration;
@@ -9,11 +10,12 @@ use crate::workflow::{AfterIf, Inside, ParallelBranch, RunIf, SensorWait, Step, 
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The words that can begin a step.
-pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];
+pub(crate) const WORDS: [&str; 11] =
+    ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "map", "workflow", "succeed", "fail"];
 /// Words of other languages, and what to use instead.
 const OTHER_WORDS: [(&str, &str); 4] = [
     ("choice", "write conditions in the `next` of the step before"),
-    ("map", "use a repair step, which runs its units side by side"),
+    ("foreach", "use `map`, which runs steps for each item of a list"),
     ("pass", "compute values where they are used, `\"{% … %}\"`"),
     ("branch", "write conditions in the `next` of the step before"),
 ];
@@ -113,6 +115,7 @@ impl<'a> Reader<'a> {
             "detect" | "task" | "workflow" => &["with"][..],
             "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"],
             "aggregate" => &["of", "with"],
+            "map" => &map::KEYS,
             _ => &[],
         });
         if self.dag {
@@ -152,7 +155,11 @@ impl<'a> Reader<'a> {
         }
         // A parallel step comes before the steps of its branches, as in the text.
         let place = read.0.len();
-        let body = if word == "parallel" { self.parallel(&fields, &key.name, read) } else { self.body(&fields, word) };
+        let body = match word {
+            "parallel" => self.parallel(&fields, &key.name, read),
+            "map" => self.map(&fields, key),
+            _ => self.body(&fields, word),
+        };
         let (leads, body) = (leads?, body?);
         let (catch, catch_places) = catch.into_iter().unzip();
         let (next, next_places) = leads.into_iter().unzip();
@@ -208,7 +215,7 @@ impl<'a> Reader<'a> {
         let refused: &[(&str, &str)] = match word {
             "wait" if sensor => &[("timeout", "write it within `until`, beside `every`")],
             "wait" => &[("timeout", "remove it; a wait ends by itself"), ("heartbeat", "remove it; a wait makes no progress to report")],
-            "parallel" | "workflow" => &[("heartbeat", "move it to the steps inside, which report progress")],
+            "parallel" | "workflow" | "map" => &[("heartbeat", "move it to the steps inside, which report progress")],
             _ => &[],
         };
         for (name, help) in refused {
@@ -283,9 +290,14 @@ impl<'a> Reader<'a> {
     }
 
     fn step_word(&mut self, key: &'a Key, entries: &'a [(Key, Node)]) -> Option<&'static str> {
+        let of_map = |word: &str| matches!(word, "map" | "workflow");
         let word_of = |key: &Key| WORDS.into_iter().find(|word| *word == key.name);
         let mut words = entries.iter().filter_map(|(key, _)| word_of(key).map(|word| (word, key.place)));
         if let Some((first, _)) = words.next() {
+            // A map may run a workflow that has its own file.
+            if entries.iter().any(|(key, _)| key.name == "map") && entries.iter().all(|(key, _)| word_of(key).is_none_or(of_map)) {
+                return Some("map");
+            }
             if let Some((second, place)) = words.next().filter(|(second, _)| *second != first) {
                 let message = format!("step `{}` has both `{first}` and `{second}`", key.name);
                 self.error(place, message, Some("make it two steps".to_owned()));
@@ -342,7 +354,7 @@ impl<'a> Reader<'a> {
                                 Some(help.to_owned()),
                             );
                         }
-                        let plugins = vec![PluginPlaces { name: node.place, with: with_node, said: None }];
+                        let plugins = vec![PluginPlaces { name: node.place, with: with_node, said: Vec::new() }];
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
@@ -372,7 +384,7 @@ impl<'a> Reader<'a> {
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
         let (plugin, name) = self.plugin(fields, word, "name the plug-in")?;
-        Some(Body { plugins: vec![PluginPlaces { name, with: with_node, said: None }], ..Body::plain(kind(plugin, with)) })
+        Some(Body { plugins: vec![PluginPlaces { name, with: with_node, said: Vec::new() }], ..Body::plain(kind(plugin, with)) })
     }
 
     fn wait(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
@@ -425,7 +437,7 @@ impl<'a> Reader<'a> {
         };
         let when = Expression::parse("$output.received").ok();
         let wait = SensorWait { plugin: word.to_owned(), with, when, every, timeout };
-        let plugins = vec![PluginPlaces { name: said.place, with: None, said: Some((key, said)) }];
+        let plugins = vec![PluginPlaces { name: said.place, with: None, said: vec![(key, said)] }];
         Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
@@ -448,7 +460,7 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let wait = SensorWait { plugin, with, when, every, timeout };
-        let plugins = vec![PluginPlaces { name, with: with_node, said: None }];
+        let plugins = vec![PluginPlaces { name, with: with_node, said: Vec::new() }];
         Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
@@ -492,4 +504,19 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys that only some steps take, or only steps of a certain kind of workflow.
-const OTHER_KEYS: [&str; 9] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags", "after", "run_if"];
+const OTHER_KEYS: [&str; 14] = [
+    "of",
+    "with",
+    "concurrency",
+    "rate_limit",
+    "tolerate",
+    "budget",
+    "tags",
+    "after",
+    "run_if",
+    "as",
+    "kind",
+    "max_parallel",
+    "start",
+    "steps",
+];
