@@ -23,3 +23,4 @@ mod now;
 mod remembered;
 mod simulation;
 mod strategies;
+mod sweeps;

@@ -177,12 +177,13 @@ impl Work {
     ) -> (u32, Result<ItemResult, Failed>) {
         let run = item_run_id(&self.context.run, &self.step.name, self.context.visit, item);
         let driven = async {
+            // Those of maps around this one are known further in, too.
+            let mut variables = self.variables.clone();
+            variables.items.extend(given);
             let (workflow, params) = if map.name.is_some() {
-                let mut variables = self.variables.clone();
-                variables.items.extend(given);
                 (map.workflow.clone(), map.with.resolve(&variables).map_err(Undriven::Refused)?)
             } else {
-                (Arc::new(map.workflow.for_item(given)), self.variables.params.clone())
+                (Arc::new(map.workflow.for_item(variables.items)), variables.params)
             };
             self.drive(&run, item, &workflow, params, again, stop, recorder).await
         };
