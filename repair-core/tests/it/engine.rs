@@ -10,6 +10,7 @@ use repair_core::engine::RunReport;
 use repair_core::engine::UnitState;
 use repair_core::engine::control;
 use repair_core::engine::{Decision, decide};
+use repair_core::engine::ItemResult;
 use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReason, UnitFailed};
 use repair_core::engine::{Recorded, RunState};
 use repair_core::model::Usage;
@@ -509,6 +510,82 @@ fn each_step_before_may_have_to_end_in_its_own_way() {
     assert_eq!((run.working(), run.settled("c")), ("d".to_owned(), "skipped"));
     run.done("d", Value::Null);
     assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+}
+
+fn item(run: &mut Run, item: u32, failed: Option<ErrorKind>) {
+    let result = ItemResult {
+        run: format!("r{item}"),
+        outcome: if failed.is_some() { Outcome::Failed } else { Outcome::Succeeded },
+        events: 9,
+        output: json!({ "a": { "n": item } }),
+        output_bytes: None,
+        error: failed.map(error),
+        exceptions: None,
+        usage: Usage { source_requests: 2, ..Usage::default() },
+        spend: None,
+    };
+    run.record(Event::ItemEnded { step: "each".to_owned(), item, result: Box::new(result) });
+}
+
+#[test]
+fn a_map_repeats_what_failed_in_such_a_way_and_tolerates_the_rest() {
+    const STEPS: &str = "start: each\nsteps:
+  each:
+    map: { over: [x, y, z] }
+    tolerate: { failed: 34% }
+    retry: [{ on: transient, attempts: 1 }]
+    start: a
+    steps: { a: { task: do, end: true } }
+    next: [{ when: $output.failed > 0, goto: some }, { goto: all }]
+  some: { task: do, end: true }
+  all: { task: do, end: true }";
+    let planned = |run: &mut Run| {
+        assert_eq!(run.at(), "each");
+        run.record(Event::ItemsPlanned { step: "each".to_owned(), items: vec![json!("x"), json!("y"), json!("z")] });
+    };
+    let failed = |run: &mut Run, kind: ErrorKind| {
+        run.record(Event::StepFailed { step: "each".to_owned(), error: error(kind), units: true });
+    };
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, None);
+    item(&mut run, 1, Some(ErrorKind::Transient));
+    item(&mut run, 2, Some(ErrorKind::Denied));
+    failed(&mut run, ErrorKind::Transient);
+    // One of three is tolerated, and the other may still succeed.
+    assert_eq!(run.waits_s(), 1);
+    let map = run.state.steps["each"].map.as_ref().unwrap();
+    assert_eq!((map.pending().collect::<Vec<_>>(), map.again.get(&1)), (vec![1], Some(&9)));
+    assert_eq!(run.at(), "each");
+    item(&mut run, 1, None);
+    failed(&mut run, ErrorKind::Denied);
+    assert_eq!(run.at(), "some");
+    assert_eq!(run.state.steps["each"].usage.source_requests, 6, "the run of an item says what it has used in all");
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert_eq!(run.reason(), "1 of 3 items of `each` failed");
+
+    // Two that cannot succeed are too many, so what could be repeated is not.
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, Some(ErrorKind::Denied));
+    item(&mut run, 1, Some(ErrorKind::Transient));
+    item(&mut run, 2, Some(ErrorKind::Invalid));
+    failed(&mut run, ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    // Redriven, all that failed runs again.
+    let redriven = control::redrive("run", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!((run.at(), run.state.steps["each"].map.as_ref().unwrap().pending().count()), ("each".to_owned(), 3));
+
+    // A tolerated item in which data could not be examined is not tolerated.
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, Some(ErrorKind::Blind));
+    item(&mut run, 1, None);
+    item(&mut run, 2, None);
+    failed(&mut run, ErrorKind::Blind);
+    assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
 }
 
 #[test]

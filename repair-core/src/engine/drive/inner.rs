@@ -15,6 +15,7 @@ use crate::engine::drive::purse::{ItemPurse, Purse};
 use crate::engine::drive::work::{Done, Failed, Over, Recorder, Work};
 use crate::engine::prepare::preflight;
 use crate::engine::pure::budget;
+use crate::engine::pure::control;
 use crate::engine::pure::event::{ErrorRecord, Event, Outcome};
 use crate::engine::pure::items::{ItemResult, MAX_OUTPUT_BYTES, MapState};
 use crate::engine::pure::retry;
@@ -248,6 +249,8 @@ impl Work {
             (_, Again::After(known)) => events <= *known,
             (_, Again::Never) => false,
         });
+        // What cannot go on, as it has no step to go back to, stays as it ended.
+        let goes_on = goes_on && known.as_ref().is_some_and(|state| control::redrive(run, state, workflow).is_ok());
         let driven = if goes_on { engine.redrive(run, None).await } else { engine.start(workflow, request).await };
         let report = match driven {
             Ok(report) => report,
