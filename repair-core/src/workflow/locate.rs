@@ -17,8 +17,14 @@ impl Workflow {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn place_in(&self, under: &str, name: &str, key: &str, (line, column): (usize, usize)) -> Option<(usize, usize)> {
+        // The text of the steps within a map is made of parts of a file.
+        if !self.items.is_empty() {
+            return None;
+        }
         let tree = parse(&self.text, 0).ok()?;
-        let node = find(&tree, under, name)?.get("with")?.get(key)?;
+        let step = find(&tree, under, name)?;
+        let rows = || step.get("map")?.get("over")?.get("rows").filter(|_| key == "query");
+        let node = rows().or_else(|| step.get("with")?.get(key))?;
         let text = node.text()?;
         let of_line = text.lines().nth(line.checked_sub(1)?)?;
         let after = self.text.get(node.place.start..)?;

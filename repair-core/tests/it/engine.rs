@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use repair_core::engine::ItemResult;
 use repair_core::engine::Phase;
 use repair_core::engine::RunReport;
 use repair_core::engine::UnitState;
 use repair_core::engine::control;
 use repair_core::engine::{Decision, decide};
-use repair_core::engine::ItemResult;
 use repair_core::engine::{ErrorRecord, Event, FORMAT, Outcome, Settled, StopReason, UnitFailed};
 use repair_core::engine::{Recorded, RunState};
 use repair_core::model::Usage;

@@ -209,8 +209,14 @@ steps:
     assert_eq!(
         calls,
         [
-            "bonds1 of 2 at 0", "bonds1 of 2 at 0!", "bonds2 of 2 at 1", "bonds2 of 2 at 1!", "rates1 of 2 at 0", "rates1 of 2 at 0!",
-            "rates2 of 2 at 1", "rates2 of 2 at 1!",
+            "bonds1 of 2 at 0",
+            "bonds1 of 2 at 0!",
+            "bonds2 of 2 at 1",
+            "bonds2 of 2 at 1!",
+            "rates1 of 2 at 0",
+            "rates1 of 2 at 0!",
+            "rates2 of 2 at 1",
+            "rates2 of 2 at 1!",
         ]
     );
     // Another workflow gets its parameters from the item.
@@ -222,7 +228,10 @@ steps:
     // A value that its parameter does not take fails the item, which has no run.
     let world = World::new();
     let report = world.run(&text.replace("[x, y]", "[x, 7]")).await;
-    assert_eq!((report.outcome, report.error, world.seen.calls()), (Some(Outcome::Failed), Some(ErrorKind::Invalid), vec!["x5".to_owned()]));
+    assert_eq!(
+        (report.outcome, report.error, world.seen.calls()),
+        (Some(Outcome::Failed), Some(ErrorKind::Invalid), vec!["x5".to_owned()])
+    );
     assert!(report.reason.as_ref().unwrap().contains("1 of 2 items failed; item 1, run `"), "{:?}", report.reason);
     assert!(report.reason.unwrap().contains("parameter `name`: `7` is not text"));
 }
@@ -238,7 +247,12 @@ async fn an_empty_list_is_done_at_once_and_a_list_that_is_too_long_is_refused() 
         ("\"{% [$pad('a', 9000) & $pad('b', 9000)] %}\"", "item 0 of the map has 18002 bytes; at most 16384 are allowed"),
     ] {
         let world = World::new();
-        let report = world.run(&format!("params: {{ none: {{ type: list, default: [] }} }}\n{}", each(over, "", "").replace("$params.none", "$run.absent"))).await;
+        let report = world
+            .run(&format!(
+                "params: {{ none: {{ type: list, default: [] }} }}\n{}",
+                each(over, "", "").replace("$params.none", "$run.absent")
+            ))
+            .await;
         assert_eq!((report.outcome, report.error), (Some(Outcome::Failed), Some(ErrorKind::Invalid)), "{over}: {:?}", report.reason);
         assert!(report.reason.as_ref().unwrap().contains(why), "{over}: {:?}", report.reason);
         assert!(world.seen.calls().is_empty());
@@ -419,9 +433,7 @@ steps:
         )
         .unwrap_err();
     insta::assert_snapshot!(mistakes);
-    let endless = world
-        .read(&each("[a]", "", "").replace("end: true }\n    next: last", "next: work }\n    next: last"))
-        .unwrap_err();
+    let endless = world.read(&each("[a]", "", "").replace("end: true }\n    next: last", "next: work }\n    next: last")).unwrap_err();
     assert!(endless.contains("w.yaml:10:7") && endless.contains("a run that comes here never ends: work → work"), "{endless}");
     let outside = world.read(&each("[a]", "", "").replace("about: last", "about: \"{% $item %}\"")).unwrap_err();
     assert!(outside.contains("there is no variable `$item`"), "{outside}");

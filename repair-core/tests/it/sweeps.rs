@@ -287,7 +287,8 @@ async fn an_approval_is_waited_for_and_counts_once_whichever_write_a_process_die
                     let ended = match live(&world, &Schedule::crash_at(write, moment), !answered_between).await {
                         Some(ended) => ended,
                         None => {
-                            if answered_between && load_whole(&world.journal, RUN).await.is_ok_and(|state| state.active.contains_key("ask")) {
+                            if answered_between && load_whole(&world.journal, RUN).await.is_ok_and(|state| state.active.contains_key("ask"))
+                            {
                                 decide(&world, approved).await;
                             }
                             live(&world, &Schedule::never(), true).await.unwrap()

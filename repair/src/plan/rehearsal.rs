@@ -42,7 +42,9 @@ pub async fn refusals(
                 continue;
             }
         };
-        both.push(Box::pin(rehearse(registry, workflow, &Variables::at_start(&params, now, now).with_items(workflow.items.clone()), now)).await);
+        both.push(
+            Box::pin(rehearse(registry, workflow, &Variables::at_start(&params, now, now).with_items(workflow.items.clone()), now)).await,
+        );
     }
     let others: Vec<Vec<String>> = both.iter().skip(1).map(|errors| errors.iter().map(Error::full).collect()).collect();
     let mut found: Vec<Error> = Vec::new();

@@ -160,7 +160,8 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
             differ("`with`", same(&plain(&old.with), &plain(&new.with)));
             differ("`concurrency`", old.concurrency == new.concurrency);
             differ("`tolerate`", old.tolerate == new.tolerate);
-            different.extend(differences(&old.workflow, &new.workflow).into_iter().map(|what| format!("in the map of step `{name}`, {what}")));
+            different
+                .extend(differences(&old.workflow, &new.workflow).into_iter().map(|what| format!("in the map of step `{name}`, {what}")));
         }
         (old, new) if !found.contains(&"plug-in") && !same(&without_with(old), &without_with(new)) => {
             different.push(format!("what step `{name}` does has changed"));

@@ -267,7 +267,13 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
 /// The id of the run that a map starts for an item, given by its index. It is the same for the same visit, which has one list.
 pub fn item_run_id(parent: &str, step: &str, visit: u32, item: u32) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(parent.as_bytes()).update(&[0]).update(step.as_bytes()).update(&[0]).update(&visit.to_le_bytes()).update(&item.to_le_bytes());
+    hasher
+        .update(parent.as_bytes())
+        .update(&[0])
+        .update(step.as_bytes())
+        .update(&[0])
+        .update(&visit.to_le_bytes())
+        .update(&item.to_le_bytes());
     let parent: String = parent.chars().take(32).collect();
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }

@@ -110,7 +110,9 @@ impl Work {
             let Some((item, ended)) = running.next().await else { break };
             match ended {
                 Ok(result) => {
-                    recorder.record(vec![Event::ItemEnded { step: self.step.name.clone(), item, result: Box::new(result.clone()) }]).await?;
+                    recorder
+                        .record(vec![Event::ItemEnded { step: self.step.name.clone(), item, result: Box::new(result.clone()) }])
+                        .await?;
                     state.end(item, result);
                     progress.advance(&self.step.name, state.ended.len() as u64, state.len());
                 }

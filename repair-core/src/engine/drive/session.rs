@@ -155,8 +155,7 @@ impl<'a> Session<'a> {
         workflow: Arc<Workflow>,
         (state, kept): (RunState, u64),
     ) -> Result<Self> {
-        let variables =
-            Variables::at_start(&state.started.params, state.started.at, state.started.now).with_items(workflow.items.clone());
+        let variables = Variables::at_start(&state.started.params, state.started.at, state.started.now).with_items(workflow.items.clone());
         let setting = Setting {
             run: run.into(),
             now: state.started.now,
@@ -474,8 +473,8 @@ impl<'a> Session<'a> {
         let items = self.state.steps.get(&step.name).and_then(|done| done.map.clone());
         let purse = self.engine.purse.as_ref();
         let budgeted = purse.is_some() || limits(&self.workflow, step, None).next().is_some();
-        let in_dollars = purse.is_some_and(|purse| purse.is_in_dollars())
-            || limits(&self.workflow, step, None).any(|limit| limit.budget.usd.is_some());
+        let in_dollars =
+            purse.is_some_and(|purse| purse.is_in_dollars()) || limits(&self.workflow, step, None).any(|limit| limit.budget.usd.is_some());
         let work = Work {
             engine: self.engine.clone(),
             step: step.clone(),

@@ -79,7 +79,11 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
 
 /// What the whole run has spent and reserved, with what the runs within it may spend.
 pub(crate) fn spent_in_run(state: &RunState, workflow: &Workflow) -> Spend {
-    state.steps.iter().map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, BudgetScope::Run)).unwrap_or_default()).sum()
+    state
+        .steps
+        .iter()
+        .map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, BudgetScope::Run)).unwrap_or_default())
+        .sum()
 }
 
 /// The totals of the run once each of these reservations is made, one after the other.

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::pure::items::ItemResult;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
 use crate::model::{AnswerPrint, BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
-use crate::engine::pure::items::ItemResult;
 use crate::price::{Query, Spend};
 use crate::workflow::StepEnd;
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
-use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::engine::pure::items::MapState;
+use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};

@@ -57,7 +57,9 @@ impl<'a> Reader<'a> {
                 }
                 Some((MapOver::Items(self.template(node, Within::Step)), Vec::new()))
             }
-            Yaml::Text(text) if !matches!(computed(text), Computed::No) => Some((MapOver::Items(self.template(node, Within::Step)), Vec::new())),
+            Yaml::Text(text) if !matches!(computed(text), Computed::No) => {
+                Some((MapOver::Items(self.template(node, Within::Step)), Vec::new()))
+            }
             Yaml::Map(_) => {
                 let fields = self.fields(node, node.place, "`over`", &["rows", "values"])?;
                 let rows = self.required(&fields, "rows", "write a query, e.g. `over: { rows: \"SELECT DISTINCT symbol FROM bars\" }`")?;
