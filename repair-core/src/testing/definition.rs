@@ -39,7 +39,7 @@ pub fn definition(workflow: &Workflow) -> String {
 /// A workflow without its steps and texts.
 fn outline(workflow: &Workflow) -> Workflow {
     let (text, file) = (String::new(), String::new());
-    Workflow { text, file, children: Default::default(), steps: Steps::default(), ..workflow.clone() }
+    Workflow { text, file, children: Default::default(), steps: Steps::default(), outer: None, ..workflow.clone() }
 }
 
 /// Writes a template as one value, whose keys are sorted.

@@ -87,6 +87,22 @@ pub struct Workflow {
     /// For the steps within a map: the variables that each of their runs is given, by name: the item, its `index`, and those of the maps around.
     /// Before a run they have no values.
     pub items: BTreeMap<String, Value>,
+    /// For the steps within a map: where they stand.
+    pub(crate) outer: Option<Outer>,
+}
+
+/// Where the steps within a map stand: in the text of a file, under these steps.
+#[derive(Clone)]
+pub(crate) struct Outer {
+    pub(crate) text: Arc<str>,
+    pub(crate) steps: Vec<String>,
+}
+
+/// Shows nothing, because definitions are compared by their debug output, and the rest of the file is no part of this one.
+impl std::fmt::Debug for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outer")
+    }
 }
 
 impl Workflow {

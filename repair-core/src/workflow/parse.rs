@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::builder::print_node;
-use super::definition::{GIVEN_ITEMS, given_items};
+use super::definition::{GIVEN_ITEMS, Outer, given_items};
 use super::include::{INCLUDE, included};
 use super::{Workflow, check, include, read};
 use crate::plugin::Registry;
@@ -122,7 +122,7 @@ pub(super) fn definitions(file: &str, text: &str, registry: &Registry, texts: Te
     let (root, mut diagnostics) = tree_of(file, text)?;
     let included = included(file, &root, texts, &mut diagnostics);
     let no_child = |_: &str| Err("a file without steps runs no workflow".to_owned());
-    let no_items = |_: &Node, _: &BTreeMap<String, Value>, diagnostics: Diagnostics| (None, diagnostics);
+    let no_items = |_: &str, _: &Node, _: &BTreeMap<String, Value>, diagnostics: Diagnostics| (None, diagnostics);
     let others = read::Others { child: &no_child, within: &no_items, prices: &|_| Ok(None), files: texts };
     let no_given = BTreeMap::new();
     let mut reader = read::Reader::new(text, diagnostics.of_definitions(), others, &included, &no_given);
@@ -194,7 +194,7 @@ fn parse_given(
     }
     let included = included(file, &root, texts, &mut diagnostics);
     let around = Around { file, registry, texts, given_prices: given.prices, included: &included };
-    let (workflow, mut diagnostics) = around.read(&root, text, &given.items, diagnostics, above);
+    let (workflow, mut diagnostics) = around.read(&root, text, None, &given.items, diagnostics, above);
     match workflow {
         Some(workflow) if diagnostics.is_empty() => Ok(workflow),
         _ => {
@@ -220,11 +220,14 @@ impl Around<'_> {
         &self,
         root: &Node,
         text: &str,
+        within: Option<Outer>,
         items: &BTreeMap<String, Value>,
         diagnostics: Diagnostics,
         above: &[String],
     ) -> (Option<Workflow>, Diagnostics) {
         let Self { file, registry, texts, given_prices, included } = *self;
+        let is_within = within.is_some();
+        let outer = within.unwrap_or_else(|| Outer { text: text.into(), steps: Vec::new() });
         let children: RefCell<BTreeMap<String, String>> = RefCell::default();
         let below = || {
             if above.len() >= MAX_DEPTH {
@@ -251,7 +254,7 @@ impl Around<'_> {
             children.insert(resolved, text);
             Ok(Arc::new(workflow))
         };
-        let within = |root: &Node, items: &BTreeMap<String, Value>, mut diagnostics: Diagnostics| {
+        let within = |step: &str, root: &Node, items: &BTreeMap<String, Value>, mut diagnostics: Diagnostics| {
             let below = match below() {
                 Ok(below) => below,
                 Err(why) => {
@@ -266,7 +269,9 @@ impl Around<'_> {
                 return (None, diagnostics);
             }
             let before = diagnostics.len();
-            let (workflow, mut diagnostics) = self.read(root, &text, items, diagnostics, &below);
+            let mut around = outer.clone();
+            around.steps.push(step.to_owned());
+            let (workflow, mut diagnostics) = self.read(root, &text, Some(around), items, diagnostics, &below);
             diagnostics.drop_repeated(before);
             let workflow = workflow.filter(|_| diagnostics.len() == before);
             if let Some(workflow) = &workflow {
@@ -304,6 +309,7 @@ impl Around<'_> {
         let mut diagnostics = reader.into_diagnostics();
         let mut workflow = draft.map(|draft| check::check(draft, registry, &mut diagnostics));
         if let Some(workflow) = &mut workflow {
+            workflow.outer = is_within.then_some(outer);
             workflow.children.extend(children.into_inner());
             if !items.is_empty() {
                 *workflow = workflow.for_item(BTreeMap::new());

@@ -47,6 +47,7 @@ impl<'a> Reader<'a> {
             steps: Steps::default(),
             profiles: BTreeMap::new(),
             items: BTreeMap::new(),
+            outer: None,
         };
         Draft {
             workflow,

@@ -138,13 +138,12 @@ impl<'a> Reader<'a> {
         // Without a name of its own, which is reported, the item still is no second mistake.
         items.extend([item.unwrap_or(DEFAULT_ITEM), MAP_INDEX].map(|name| (name.to_owned(), serde_json::Value::Null)));
         let diagnostics = std::mem::replace(&mut self.diagnostics, crate::yaml::Diagnostics::new("", ""));
-        let (workflow, diagnostics) = (self.within)(&Node { value: Yaml::Map(entries), place }, &items, diagnostics);
+        let (workflow, diagnostics) = (self.within)(&step.name, &Node { value: Yaml::Map(entries), place }, &items, diagnostics);
         self.diagnostics = diagnostics;
         workflow
     }
 
     /// Reads another workflow that runs for each item, and the values of its parameters.
-    #[expect(clippy::type_complexity, reason = "the parts of a map, in one place")]
     fn workflow_of_items(
         &mut self,
         fields: &Fields<'a>,

@@ -169,8 +169,8 @@ pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<Price
 pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 /// Reads and checks the steps within a map, as a workflow of their own with the variables that its runs are given. Mistakes are added to those
-/// that there are; with new ones, there is no workflow.
-pub(crate) type Inner<'a> = &'a dyn Fn(&Node, &BTreeMap<String, Value>, Diagnostics) -> (Option<Arc<Workflow>>, Diagnostics);
+/// that there are; with new ones, there is no workflow. The name is that of the step.
+pub(crate) type Inner<'a> = &'a dyn Fn(&str, &Node, &BTreeMap<String, Value>, Diagnostics) -> (Option<Arc<Workflow>>, Diagnostics);
 
 /// How to find what is in other files, and to read workflows within this one.
 #[derive(Clone, Copy)]
@@ -327,6 +327,7 @@ impl<'a> Reader<'a> {
             steps: steps.into_iter().collect(),
             profiles,
             items: self.items.clone(),
+            outer: None,
             ..shared.workflow
         };
         Some(Draft {
