@@ -99,14 +99,14 @@ async fn a_query_that_cannot_be_is_refused_before_the_run_with_its_place() {
     // So is one of a step within the map, when the workflow is validated.
     let inner = ROWS.replace(
         "look: { detect",
-        "count: { task: sql, with: { query: 'SELECT count(*) FROM readings WHERE vlue > 1' }, next: look }\n      look: { detect",
+        "count: { task: sql, with: { query: 'SELECT count(*) FROM readings WHERE value > :mst' }, next: look }\n      look: { detect",
     );
     let inner = world(&inner.replace("start: look", "start: count"));
     let registry = std::sync::Arc::new(repair::registry());
     let workflow = repair::Workflow::load(&inner.path().join("w.yaml"), &registry).unwrap();
     let refused = repair::plan::refusals(&registry, &workflow, &Default::default(), "2024-03-05T00:00:00Z".parse().unwrap()).await.unwrap();
     let refused: Vec<String> = refused.iter().map(repair::Error::full).collect();
-    assert!(refused.len() == 1 && refused[0].contains("column `vlue`") && refused[0].contains("w.yaml:16:"), "{refused:?}");
+    assert!(refused.len() == 1 && refused[0].contains("names `:mst`") && refused[0].contains("w.yaml:16:"), "{refused:?}");
     // A list that would be too long is refused when it is known.
     let many = ROWS.replace(
         "SELECT sensor, count(*) AS n FROM readings WHERE value < :most GROUP BY 1 ORDER BY 1",

@@ -110,9 +110,13 @@ impl Work {
             let Some((item, ended)) = running.next().await else { break };
             match ended {
                 Ok(result) => {
-                    recorder
-                        .record(vec![Event::ItemEnded { step: self.step.name.clone(), item, result: Box::new(result.clone()) }])
-                        .await?;
+                    let ended = Event::ItemEnded { step: self.step.name.clone(), item, result: Box::new(result.clone()) };
+                    if let Err(error) = recorder.record(vec![ended]).await {
+                        // The run continued without this attempt. The others stop in their own time.
+                        stop.cancel();
+                        broken.get_or_insert(error.into());
+                        continue;
+                    }
                     state.end(item, result);
                     progress.advance(&self.step.name, state.ended.len() as u64, state.len());
                 }
