@@ -76,7 +76,9 @@ impl Shared {
         let shared = self.clone();
         tokio::spawn(async move {
             match driving.await {
-                Ok(Err(error)) if error.kind() != ErrorKind::Cancelled => tracing::warn!(run, error = error.full(), "the run is no longer driven"),
+                Ok(Err(error)) if error.kind() != ErrorKind::Cancelled => {
+                    tracing::warn!(run, error = error.full(), "the run is no longer driven")
+                }
                 Err(error) => tracing::error!(run, %error, "what drives the run has ended by itself"),
                 Ok(_) => {}
             }

@@ -66,7 +66,8 @@ impl Folder {
                     }
                     match read.workflows.iter().find(|loaded| loaded.name() == workflow.name) {
                         Some(first) => {
-                            let why = format!("{} is a workflow `{}` too; give one of them another name", first.file.display(), workflow.name);
+                            let why =
+                                format!("{} is a workflow `{}` too; give one of them another name", first.file.display(), workflow.name);
                             read.broken.push((file, why));
                         }
                         None => read.workflows.push(Arc::new(Loaded { file, workflow })),

@@ -55,7 +55,11 @@ impl Guard {
         let port = address.port();
         let hosts = address.ip().is_loopback().then(|| {
             let names = ["127.0.0.1".to_owned(), "localhost".to_owned(), "[::1]".to_owned(), host_of(address)];
-            names.iter().flat_map(|name| [format!("{name}:{port}"), name.clone()]).filter(|name| port == 80 || name.ends_with(&format!(":{port}"))).collect()
+            names
+                .iter()
+                .flat_map(|name| [format!("{name}:{port}"), name.clone()])
+                .filter(|name| port == 80 || name.ends_with(&format!(":{port}")))
+                .collect()
         });
         // Each of them has 74 random bits.
         let random = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()].map(|id| id.to_string()).concat();
@@ -84,7 +88,8 @@ impl Guard {
             return Ok(());
         }
         let host = text(headers, &HOST).unwrap_or_default();
-        let is_ours = text(headers, &ORIGIN).is_some_and(|origin| ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host)));
+        let is_ours = text(headers, &ORIGIN)
+            .is_some_and(|origin| ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host)));
         let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
         let is_same = site.is_none_or(|site| site == "same-origin");
         let knows = secret.is_some_and(|secret| blake3::hash(secret.as_bytes()) == blake3::hash(self.secret.as_bytes()));

@@ -47,23 +47,45 @@ pub(crate) fn text(shared: &Shared) -> String {
         "repair_runs",
         "gauge",
         "Runs in the journals, by workflow and by what they do or how they ended.",
-        runs.iter().map(|((workflow, status), count)| (vec![("workflow", workflow.clone()), ("status", (*status).to_owned())], whole(*count))).collect(),
+        runs.iter()
+            .map(|((workflow, status), count)| (vec![("workflow", workflow.clone()), ("status", (*status).to_owned())], whole(*count)))
+            .collect(),
     );
-    family("repair_run_last_end_timestamp_seconds", "gauge", "When a run last ended.", ended.iter().map(|(name, at)| (of(name), seconds(at))).collect());
+    family(
+        "repair_run_last_end_timestamp_seconds",
+        "gauge",
+        "When a run last ended.",
+        ended.iter().map(|(name, at)| (of(name), seconds(at))).collect(),
+    );
     family(
         "repair_run_last_success_timestamp_seconds",
         "gauge",
         "When a run last succeeded, with exceptions or without.",
         succeeded.iter().map(|(name, at)| (of(name), seconds(at))).collect(),
     );
-    family("repair_run_last_duration_seconds", "gauge", "How long the run took that ended last.", last_s.iter().map(|(name, s)| (of(name), *s)).collect());
+    family(
+        "repair_run_last_duration_seconds",
+        "gauge",
+        "How long the run took that ended last.",
+        last_s.iter().map(|(name, s)| (of(name), *s)).collect(),
+    );
     let schedules: BTreeMap<_, _> = shared.schedules().into_iter().collect();
     let next = schedules.iter().filter_map(|(name, status)| Some((of(name), seconds(status.next.as_ref()?))));
-    family("repair_schedule_next_timestamp_seconds", "gauge", "The next tick of a schedule, or the first one that is not settled.", next.collect());
+    family(
+        "repair_schedule_next_timestamp_seconds",
+        "gauge",
+        "The next tick of a schedule, or the first one that is not settled.",
+        next.collect(),
+    );
     let flags = |flag: fn(&repair::schedule::ScheduleStatus) -> bool| {
         schedules.iter().map(|(name, status)| (of(name), if flag(status) { 1.0 } else { 0.0 })).collect::<Vec<_>>()
     };
-    family("repair_schedule_held_back", "gauge", "Whether a run is due, and waits for the next day.", flags(|status| status.held.is_some()));
+    family(
+        "repair_schedule_held_back",
+        "gauge",
+        "Whether a run is due, and waits for the next day.",
+        flags(|status| status.held.is_some()),
+    );
     family("repair_schedule_failing", "gauge", "Whether the last attempt to start a run failed.", flags(|status| status.error.is_some()));
     let mut alerts: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
     for (_, alert) in shared.alerts() {
@@ -80,11 +102,15 @@ pub(crate) fn text(shared: &Shared) -> String {
         "repair_alerts",
         "gauge",
         "Alerts that the page shows.",
-        alerts.into_iter().map(|((workflow, what), count)| (vec![("workflow", workflow), ("what", what.to_owned())], whole(count))).collect(),
+        alerts
+            .into_iter()
+            .map(|((workflow, what), count)| (vec![("workflow", workflow), ("what", what.to_owned())], whole(count)))
+            .collect(),
     );
     let broken = shared.folder().broken.len();
     family("repair_workflows_broken", "gauge", "Files of the folder that cannot be used.", vec![(Vec::new(), whole(broken as u64))]);
-    let unread = lakes.iter().map(|watched| (vec![("lake", watched.place.clone())], if watched.seen().error.is_some() { 0.0 } else { 1.0 }));
+    let unread =
+        lakes.iter().map(|watched| (vec![("lake", watched.place.clone())], if watched.seen().error.is_some() { 0.0 } else { 1.0 }));
     family("repair_lake_up", "gauge", "Whether a lake can be looked at.", unread.collect());
     text
 }

@@ -84,7 +84,11 @@ async fn guarded(State(shared): App, request: Request, next: Next) -> Response {
 
 fn refusal(refused: Refused) -> Response {
     let answer = (refused.status(), refused.why());
-    if refused == Refused::Token { ([(WWW_AUTHENTICATE, "Basic realm=\"repair\", charset=\"UTF-8\"")], answer).into_response() } else { answer.into_response() }
+    if refused == Refused::Token {
+        ([(WWW_AUTHENTICATE, "Basic realm=\"repair\", charset=\"UTF-8\"")], answer).into_response()
+    } else {
+        answer.into_response()
+    }
 }
 
 /// A page, or a page that says why there is none.
@@ -135,7 +139,7 @@ async fn api_status(State(shared): App) -> Response {
     let made = async {
         let mut lakes = Vec::new();
         for watched in shared.lakes() {
-            lakes.push(serde_json::json!({ "place": watched.place, "status": page::status_of(&watched).await.map(to_json).transpose()? }));
+            lakes.push(serde_json::json!({ "place": watched.place, "status": page::status_of(&watched).await?.map(to_json).transpose()? }));
         }
         Ok(serde_json::json!({ "format": 1, "lakes": lakes }))
     };

@@ -119,7 +119,11 @@ impl Options {
 
     /// Opens a file of the folder.
     pub(crate) fn opening(&self, file: PathBuf, profile: Option<&str>, stop: CancellationToken) -> Opening {
-        let mut opening = repair::Repair::open(file).registry(self.registry.clone()).profile(profile.or(self.profile.as_deref())).stop(stop).clock(self.clock.clone());
+        let mut opening = repair::Repair::open(file)
+            .registry(self.registry.clone())
+            .profile(profile.or(self.profile.as_deref()))
+            .stop(stop)
+            .clock(self.clock.clone());
         if let Some(lake) = &self.lake {
             opening = opening.lake(lake);
         }
@@ -262,7 +266,10 @@ impl Server {
         }
         match &options.token {
             None if !options.address.ip().is_loopback() => {
-                let message = format!("{} can be reached from elsewhere, so a token is needed; put one of at least {TOKEN_LENGTH} characters into the environment, and name the variable", options.address.ip());
+                let message = format!(
+                    "{} can be reached from elsewhere, so a token is needed; put one of at least {TOKEN_LENGTH} characters into the environment, and name the variable",
+                    options.address.ip()
+                );
                 return Err(Error::invalid(message));
             }
             Some(token) if token.chars().count() < TOKEN_LENGTH => {

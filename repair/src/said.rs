@@ -79,7 +79,10 @@ impl OpenLake {
             }
             let message = match &wait.with {
                 Template::Value(with) => with.get("message").and_then(Value::as_str).map(str::to_owned),
-                other => other.resolve(&Variables::default()).ok().and_then(|with| Some(with.get("message")?.as_str()?.to_owned())),
+                other => other
+                    .resolve(&Variables::default().with_items(workflow.items.clone()))
+                    .ok()
+                    .and_then(|with| Some(with.get("message")?.as_str()?.to_owned())),
             };
             awaited.push(AwaitedApproval { step: name.clone(), visit: position.visit, attempt: position.attempt, message });
         }

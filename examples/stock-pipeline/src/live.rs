@@ -107,7 +107,10 @@ impl Live {
             None => Arc::new(SystemClock),
             Some(speed) => {
                 let since = self.since.unwrap_or_else(Timestamp::now);
-                say(&format!("beside it: repair serve examples/stock-pipeline/standing --lake {} --speed {speed} --since {since:.0}", self.lake.display()))?;
+                say(&format!(
+                    "beside it: repair serve examples/stock-pipeline/standing --lake {} --speed {speed} --since {since:.0}",
+                    self.lake.display()
+                ))?;
                 Arc::new(ScaledClock::new(since, speed).context("--speed must be from 1 to 10,000")?)
             }
         };
@@ -247,7 +250,8 @@ impl Running {
         let at = interval.from().to_zoned_datetime(TimeZone::UTC);
         let file = format!("{}/{name}-{}.parquet", at.strftime("date=%Y-%m-%d"), at.strftime("%H%M"));
         let (path, count) = (self.bars.join(file), all.num_rows());
-        tokio::task::spawn_blocking(move || land_rows(&all, &path).with_context(|| format!("{} cannot be written", path.display()))).await??;
+        tokio::task::spawn_blocking(move || land_rows(&all, &path).with_context(|| format!("{} cannot be written", path.display())))
+            .await??;
         Ok(count)
     }
 }

@@ -54,7 +54,10 @@ impl Schedule {
     pub(crate) fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let workflow = Workflow::load(&self.file, &repair::registry())?;
         let schedule = workflow.schedule.clone().ok_or_else(|| {
-            Error::invalid(format!("workflow `{}` has no `schedule`; add e.g. `schedule: {{ cron: \"30 17 * * mon-fri\", zone: Europe/Berlin }}`", workflow.name))
+            Error::invalid(format!(
+                "workflow `{}` has no `schedule`; add e.g. `schedule: {{ cron: \"30 17 * * mon-fri\", zone: Europe/Berlin }}`",
+                workflow.name
+            ))
         })?;
         let timer = match (self.cron, self.systemd, self.eventbridge) {
             (true, ..) => Timer::Cron,
@@ -81,11 +84,14 @@ impl Schedule {
             std::fs::create_dir_all(out).map_err(|error| Error::invalid(format!("{} cannot be created", out.display())).because(error))?;
             for (name, text) in files {
                 let path = out.join(name);
-                std::fs::write(&path, text).map_err(|error| Error::invalid(format!("{} cannot be written", path.display())).because(error))?;
+                std::fs::write(&path, text)
+                    .map_err(|error| Error::invalid(format!("{} cannot be written", path.display())).because(error))?;
             }
         }
         if self.json {
-            print_json(&json!({ "format": 1, "files": files.iter().map(|(name, text)| json!({ "name": name, "text": text })).collect::<Vec<_>>(), "notes": notes }))?;
+            print_json(
+                &json!({ "format": 1, "files": files.iter().map(|(name, text)| json!({ "name": name, "text": text })).collect::<Vec<_>>(), "notes": notes }),
+            )?;
             return Ok(Exit::Success);
         }
         for (name, text) in files {
@@ -105,12 +111,18 @@ impl Schedule {
     /// The command that runs the workflow as its schedule says.
     fn command(&self, schedule: &repair::core::workflow::schedule::Schedule, lake_before: Option<PathBuf>) -> Result<Vec<String>> {
         let program = std::env::current_exe().ok().and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| "repair".to_owned());
-        let absolute = |path: &PathBuf| std::path::absolute(path).map(|path| path.display().to_string()).map_err(|error| Error::invalid("the path is not usable").because(error));
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path)
+                .map(|path| path.display().to_string())
+                .map_err(|error| Error::invalid("the path is not usable").because(error))
+        };
         let mut command = vec![program, "run".to_owned(), absolute(&self.file)?];
         for (name, value) in &schedule.params {
             let value = match value {
                 serde_json::Value::String(text) => text.clone(),
-                serde_json::Value::Array(items) => items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(","),
+                serde_json::Value::Array(items) => {
+                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(",")
+                }
                 other => other.to_string(),
             };
             command.extend(["--param".to_owned(), format!("{name}={value}")]);

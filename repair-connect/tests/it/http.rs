@@ -19,7 +19,7 @@ use crate::world::{MISSING, SECRET, VARIABLE, World, options, registry, value};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-struct Seen {
+pub(crate) struct Seen {
     method: String,
     path: String,
     query: Vec<(String, String)>,
@@ -34,19 +34,19 @@ impl Seen {
 }
 
 /// A reply: a status, headers, a body, and how many bytes follow it.
-struct Reply(u16, Vec<(&'static str, String)>, String, u64);
+pub(crate) struct Reply(u16, Vec<(&'static str, String)>, String, u64);
 
 fn ok(body: impl ToString) -> Reply {
     Reply(200, Vec::new(), body.to_string(), 0)
 }
 
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Server {
-    async fn start(answer: impl Fn(&Seen, &str) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Seen, &str) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (answer, seen, base) = (Arc::new(answer), Arc::new(Mutex::new(Vec::new())), url.clone());
@@ -62,7 +62,7 @@ impl Server {
         Self { url, seen }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -119,6 +119,15 @@ async fn fetched(server: &Server, more: Value) -> Result<Answer> {
 
 fn row(hour: u32) -> Value {
     json!({ "ts": format!("2024-03-04T{hour:02}:00:00Z"), "value": value("a", hour) })
+}
+
+/// The rows that the table lacks, as far as they are asked for by `from` and `to`.
+pub(crate) fn rows_within(seen: &Seen) -> Reply {
+    let is_asked = |hour: &u32| {
+        let time = format!("2024-03-04T{hour:02}:00:00Z");
+        seen.query("from").is_some_and(|from| from <= time.as_str()) && seen.query("to").is_some_and(|to| time.as_str() < to)
+    };
+    ok(Value::from(MISSING.into_iter().filter(is_asked).map(row).collect::<Vec<_>>()))
 }
 
 /// The hours of an answer, whose values must be theirs.

@@ -8,4 +8,5 @@ mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod outputs;
+mod sweep;
 mod world;

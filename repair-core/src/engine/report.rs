@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::pure::event::{LateTruth, Outcome, Settled};
+use crate::engine::pure::items::ItemResult;
 use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::{overlay, stale};
@@ -92,7 +93,7 @@ fn by_name<S: Serializer>(steps: &[StepReport], serializer: S) -> Result<S::Ok, 
     map.end()
 }
 
-/// How many errors of units are listed one by one.
+/// How many errors of units, and of items, are listed one by one.
 const UNIT_ERRORS: usize = 5;
 
 impl RunReport {
@@ -173,6 +174,7 @@ fn problems(state: &RunState) -> Vec<String> {
         problems.extend(step.exceptions.iter().map(|within| format!("{name}: {within}")));
         problems.extend(strategy_problems(name, step));
         problems.extend(unit_problems(state, name, step));
+        problems.extend(item_problems(name, step));
         problems.extend(stale_problem(name, &step.output));
         problems.extend(left_out_problems(name, &step.output));
     }
@@ -298,6 +300,24 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
     let (slots, stretches) = (count(left, "slot"), stretches.join("; "));
     let advice = "a collector may have failed, so they stay missing; use another source, or record an exception if you know better";
     (left > 0).then(|| format!("{name}: {slots} of table `{table}` suspect: {stretches}{more}; {advice}"))
+}
+
+fn item_problems(name: &str, step: &StepState) -> Vec<String> {
+    let Some(map) = &step.map else { return Vec::new() };
+    let line = |item: u32, result: &ItemResult, what: String| format!("{name}: item {item} of {}, run `{}`: {what}", map.len(), result.run);
+    let failed = map.failures().map(|(item, result, error)| line(item, result, format!("{}: {}", error.kind, error.message)));
+    let mut problems: Vec<String> = failed.take(UNIT_ERRORS).collect();
+    let more = map.failures().count().saturating_sub(problems.len());
+    if more > 0 {
+        problems.push(format!("{name}: {more} more {} failed", if more == 1 { "item" } else { "items" }));
+    }
+    let with = || map.ended.iter().filter_map(|(item, result)| Some((*item, result, result.exceptions.as_ref()?)));
+    problems.extend(with().take(UNIT_ERRORS).map(|(item, result, why)| line(item, result, why.clone())));
+    let more = with().count().saturating_sub(UNIT_ERRORS);
+    if more > 0 {
+        problems.push(format!("{name}: {more} more {} succeeded with exceptions", if more == 1 { "item" } else { "items" }));
+    }
+    problems
 }
 
 fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> {

@@ -51,6 +51,27 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Usage {
+    /// What was consumed since an earlier reading of the same counts.
+    #[must_use]
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            source_requests: self.source_requests.saturating_sub(earlier.source_requests),
+            source_rows: self.source_rows.saturating_sub(earlier.source_rows),
+            rows_read: self.rows_read.saturating_sub(earlier.rows_read),
+            bytes_scanned: self.bytes_scanned.saturating_sub(earlier.bytes_scanned),
+            rows_written: self.rows_written.saturating_sub(earlier.rows_written),
+            bytes_written: self.bytes_written.saturating_sub(earlier.bytes_written),
+            objects_written: self.objects_written.saturating_sub(earlier.objects_written),
+            queries: self.queries.saturating_sub(earlier.queries),
+            engine_ms: self.engine_ms.saturating_sub(earlier.engine_ms),
+            storage_reads: self.storage_reads.saturating_sub(earlier.storage_reads),
+            storage_writes: self.storage_writes.saturating_sub(earlier.storage_writes),
+            queue_messages: self.queue_messages.saturating_sub(earlier.queue_messages),
+            stream_records: self.stream_records.saturating_sub(earlier.stream_records),
+            compute_ms: self.compute_ms.saturating_sub(earlier.compute_ms),
+        }
+    }
+
     /// Every count with its name, zeros included.
     pub fn counts(&self) -> [(&'static str, u64); 14] {
         // Destructured, so that a new count cannot be forgotten here.

@@ -29,7 +29,7 @@ pub struct Budget {
 }
 
 /// What was spent or is set aside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spend {
     /// Dollars.
     pub usd: Decimal,
@@ -37,6 +37,24 @@ pub struct Spend {
     pub calls: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Spend {
+    /// By how much each amount is larger than in another.
+    #[must_use]
+    pub(crate) fn beyond(self, other: Self) -> Self {
+        Self {
+            usd: (self.usd - other.usd).max(Decimal::ZERO),
+            calls: self.calls.saturating_sub(other.calls),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// The larger of both, for each amount.
+    #[must_use]
+    pub(crate) fn at_least(self, other: Self) -> Self {
+        Self { usd: self.usd.max(other.usd), calls: self.calls.max(other.calls), bytes: self.bytes.max(other.bytes) }
+    }
 }
 
 impl std::ops::Add for Spend {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::workflow::{Expression, Step, StepKind, Steps, Template, Wait, Workflow};
+use crate::workflow::{Expression, MapOver, Step, StepKind, Steps, Template, Wait, Workflow};
 
 /// What a workflow means, as text to compare: without the text it was read from, its file, and the order of keys in a `with`.
 pub fn definition(workflow: &Workflow) -> String {
@@ -20,6 +20,13 @@ pub fn definition(workflow: &Workflow) -> String {
                 children.push(definition(workflow));
                 *workflow = Arc::new(outline(workflow));
             }
+            StepKind::Map(map) => {
+                sort(&mut map.with);
+                let (MapOver::Items(over) | MapOver::Rows(over)) = &mut map.over;
+                sort(over);
+                children.push(definition(&map.workflow));
+                map.workflow = Arc::new(outline(&map.workflow));
+            }
             StepKind::Wait(_) | StepKind::Verify { .. } | StepKind::Parallel { .. } | StepKind::Succeed | StepKind::Fail { .. } => {}
         }
     }
@@ -32,7 +39,7 @@ pub fn definition(workflow: &Workflow) -> String {
 /// A workflow without its steps and texts.
 fn outline(workflow: &Workflow) -> Workflow {
     let (text, file) = (String::new(), String::new());
-    Workflow { text, file, children: Default::default(), steps: Steps::default(), ..workflow.clone() }
+    Workflow { text, file, children: Default::default(), steps: Steps::default(), outer: None, ..workflow.clone() }
 }
 
 /// Writes a template as one value, whose keys are sorted.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
@@ -87,6 +87,25 @@ pub struct Workflow {
     pub profiles: BTreeMap<String, Profile>,
     /// When it starts by itself; `None` if it does not.
     pub schedule: Option<Schedule>,
+    /// For the steps within a map: the variables that each of their runs is given, by name: the item, its `index`, and those of the maps around.
+    /// Before a run they have no values.
+    pub items: BTreeMap<String, Value>,
+    /// For the steps within a map: where they stand.
+    pub(crate) outer: Option<Outer>,
+}
+
+/// Where the steps within a map stand: in the text of a file, under these steps.
+#[derive(Clone)]
+pub(crate) struct Outer {
+    pub(crate) text: Arc<str>,
+    pub(crate) steps: Vec<String>,
+}
+
+/// Shows nothing, because definitions are compared by their debug output, and the rest of the file is no part of this one.
+impl std::fmt::Debug for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outer")
+    }
 }
 
 impl Workflow {
@@ -104,8 +123,17 @@ impl Workflow {
             }
             StepKind::Aggregate { with, .. } => with.text_of("into") == Some(table),
             StepKind::Workflow { workflow, .. } => workflow.writes(table),
+            StepKind::Map(map) => map.workflow.writes(table),
             _ => false,
         })
+    }
+
+    /// The steps within a map, for one item of it: `given` are its variables. The journal keeps them with the run.
+    pub(crate) fn for_item(&self, given: BTreeMap<String, Value>) -> Self {
+        let mut workflow = self.clone();
+        workflow.items.extend(given);
+        workflow.children.insert(GIVEN_ITEMS.to_owned(), Value::Object(workflow.items.clone().into_iter().collect()).to_string());
+        workflow
     }
 
     /// The tags on what a strategy costs: the workflow's tags and its own. The tag `idea`, which groups its costs, defaults to its name.
@@ -115,6 +143,14 @@ impl Workflow {
         tags.entry("idea".to_owned()).or_insert_with(|| strategy.name.clone());
         tags
     }
+}
+
+/// The name under which [`Workflow::children`] keeps the variables of the item that a run is for.
+pub(crate) const GIVEN_ITEMS: &str = "--items";
+
+/// The variables of the item that a run is for, from the texts that its journal keeps; none if it is for no item.
+pub(crate) fn given_items(children: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
+    children.get(GIVEN_ITEMS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// The names of what included files define.
@@ -361,6 +397,9 @@ pub struct Variables {
     pub error: Value,
     /// `$run`: `{started_at, now, reached}`, from [`Variables::of_run`].
     pub run: Value,
+    /// Further variables, by name: `$item` and `$index` within a map.
+    #[serde(default)]
+    pub items: BTreeMap<String, Value>,
 }
 
 impl Variables {
@@ -368,6 +407,12 @@ impl Variables {
     pub fn at_start(params: &BTreeMap<String, Value>, started_at: Timestamp, now: Timestamp) -> Self {
         let params = Value::Object(params.clone().into_iter().collect());
         Self { params, run: Self::of_run(started_at, now, started_at), ..Self::default() }
+    }
+
+    /// The same, with the variables of the item that a run is for.
+    #[must_use]
+    pub fn with_items(self, items: BTreeMap<String, Value>) -> Self {
+        Self { items, ..self }
     }
 
     /// `$run`: when the run started; its now, from which relative dates are counted; and the time that it has reached, which `$now()` returns.
@@ -398,8 +443,10 @@ pub struct Step {
     pub heartbeat: Option<Duration>,
     /// In a DAG, the steps that must have ended before this one begins.
     pub after: Vec<String>,
-    /// In a DAG, how the steps of `after` must have ended.
+    /// In a DAG, how the steps of `after` must have ended, unless `after_if` says it.
     pub run_if: RunIf,
+    /// In a DAG whose `after` is a mapping, how each of its steps must have ended, in the same order; empty if `run_if` decides.
+    pub after_if: Vec<AfterIf>,
     /// The branch of a parallel step that holds this step, if any.
     pub inside: Option<Inside>,
 }
@@ -435,6 +482,65 @@ impl RunIf {
         ("all_done", Self::AllDone),
         ("any_failed", Self::AnyFailed),
     ];
+}
+
+/// How one step before a step of a DAG must have ended for it to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterIf {
+    /// It succeeded.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// It ended, in whatever way.
+    Done,
+    /// It was skipped.
+    Skipped,
+}
+
+impl AfterIf {
+    /// All variants, with the words used in workflows.
+    pub const ALL: [(&'static str, AfterIf); 4] =
+        [("succeeded", Self::Succeeded), ("failed", Self::Failed), ("done", Self::Done), ("skipped", Self::Skipped)];
+
+    /// The word used in workflows.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    fn holds(self, end: StepEnd) -> bool {
+        match self {
+            Self::Succeeded => end == StepEnd::Succeeded,
+            Self::Failed => end == StepEnd::Failed,
+            Self::Done => true,
+            Self::Skipped => end == StepEnd::Skipped,
+        }
+    }
+}
+
+/// How a step of a DAG ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It succeeded.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// It did not run.
+    Skipped,
+}
+
+impl StepEnd {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "was skipped",
+        }
+    }
 }
 
 /// What a step does.
@@ -500,6 +606,8 @@ pub enum StepKind {
         /// The values of the workflow's parameters.
         with: Template,
     },
+    /// Runs the same steps, or another workflow, once for each item of a list. Each item is a run of its own.
+    Map(Box<MapStep>),
     /// Ends the run as succeeded.
     Succeed,
     /// Ends the run as failed.
@@ -510,12 +618,45 @@ pub enum StepKind {
 }
 
 impl Step {
-    /// Whether to give up the remaining units of a strategy, given how many failed for good, by kind of error. The last strategy gives up when
+    /// In a DAG, why the step is skipped, given how the steps of its `after` ended, in that order; none if it runs.
+    pub fn why_skipped(&self, ends: &[StepEnd]) -> Option<String> {
+        let mut before = self.after.iter().zip(ends.iter().copied());
+        if !self.after_if.is_empty() {
+            let refused = before.zip(&self.after_if).find(|((_, end), wanted)| !wanted.holds(*end));
+            return refused.map(|((name, end), wanted)| {
+                let wanted = if *wanted == AfterIf::Skipped { "been skipped" } else { wanted.word() };
+                format!("`{name}` {}, and must have {wanted}", end.verb())
+            });
+        }
+        match self.run_if {
+            RunIf::AllSucceeded => before.find(|(_, end)| *end != StepEnd::Succeeded).map(|(name, end)| format!("`{name}` {}", end.verb())),
+            RunIf::AnySucceeded => {
+                (!before.any(|(_, end)| end == StepEnd::Succeeded)).then(|| "none of the steps before it succeeded".to_owned())
+            }
+            RunIf::AnyFailed => (!before.any(|(_, end)| end == StepEnd::Failed)).then(|| "none of the steps before it failed".to_owned()),
+            RunIf::AllDone => None,
+        }
+    }
+
+    /// In a DAG, whether the step is there for the failure of another: it comes directly after it, and does not need it to succeed. A run in which
+    /// it succeeds has dealt with that failure.
+    pub fn handles_failure_of(&self, failed: &str) -> bool {
+        let Some(at) = self.after.iter().position(|name| name == failed) else { return false };
+        match self.after_if.get(at) {
+            Some(wanted) => matches!(wanted, AfterIf::Failed | AfterIf::Done),
+            None => matches!(self.run_if, RunIf::AnyFailed | RunIf::AllDone),
+        }
+    }
+
+    /// Whether to give up the remaining units of a strategy, or items of a map, given how many failed for good, by kind of error. The last strategy gives up when
     /// more failed than are tolerated, because further requests would only cost. An earlier one gives up only when it was denied, because the
     /// next strategy takes what it leaves.
     pub fn is_hopeless(&self, strategy: usize, lost: impl IntoIterator<Item = (ErrorKind, u64)>, units: u64) -> bool {
-        let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
         let mut lost = lost.into_iter();
+        if let StepKind::Map(map) = &self.kind {
+            return map.tolerate.exceeded(lost.map(|(_, count)| count).sum(), units);
+        }
+        let StepKind::Repair { strategies, tolerate, .. } = &self.kind else { return false };
         if strategy + 1 < strategies.len() {
             return lost.any(|(kind, count)| kind == ErrorKind::Denied && count > 0);
         }
@@ -540,7 +681,21 @@ impl StepKind {
             Self::Aggregate { plugin, with, .. } => vec![(PluginKind::Aggregator, plugin, with)],
             Self::Task { plugin, with } => vec![(PluginKind::Task, plugin, with)],
             Self::Wait(Wait::Sensor(wait)) => vec![(PluginKind::Sensor, &wait.plugin, &wait.with)],
+            Self::Map(map) => match &map.over {
+                MapOver::Rows(with) => vec![(PluginKind::Task, MapOver::ROWS_TASK, with)],
+                MapOver::Items(_) => Vec::new(),
+            },
             _ => Vec::new(),
+        }
+    }
+
+    /// The workflow that the step runs, once or for each item of a map, as runs of their own; and how the step names its file, unless its steps are
+    /// within this one.
+    pub fn inner(&self) -> Option<(&Arc<Workflow>, Option<&str>)> {
+        match self {
+            Self::Workflow { workflow, name, .. } => Some((workflow, Some(name))),
+            Self::Map(map) => Some((&map.workflow, map.name.as_deref())),
+            _ => None,
         }
     }
 
@@ -563,10 +718,104 @@ impl StepKind {
             Self::Task { .. } => "task",
             Self::Parallel { .. } => "parallel",
             Self::Workflow { .. } => "workflow",
+            Self::Map(_) => "map",
             Self::Succeed => "succeed",
             Self::Fail { .. } => "fail",
         }
     }
+}
+
+/// A map: runs for the items of a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MapStep {
+    /// The list.
+    pub over: MapOver,
+    /// The name of the variable that holds the item; `item` unless given.
+    pub item: String,
+    /// What runs for each item.
+    pub workflow: Arc<Workflow>,
+    /// The file of that workflow, as written in this one; `None` if its steps are within this one. Their runs have the parameters of this run.
+    pub name: Option<String>,
+    /// The values of the parameters of a workflow that has its own file, which may use the item.
+    pub with: Template,
+    /// How many items run at once.
+    pub concurrency: u32,
+    /// How many items may fail.
+    pub tolerate: Tolerance,
+}
+
+impl MapStep {
+    /// How many items one map may have. Each is a run with a history of its own.
+    pub const MAX_ITEMS: usize = 10_000;
+    /// How many bytes one item may have, as JSON.
+    pub const MAX_ITEM_BYTES: usize = 16 * 1024;
+    /// How many bytes all items may have together: the journal keeps them with the run.
+    pub const MAX_ITEMS_BYTES: usize = 1024 * 1024;
+
+    /// The items of a value: a list, or a single value, which is a list of one to JSONata.
+    ///
+    /// # Errors
+    /// `invalid` if there is no value, or if the list is too long or too large.
+    pub fn items(value: Value) -> Result<Vec<Value>> {
+        let items = match value {
+            Value::Null => {
+                return Err(Error::invalid(
+                    "the list of the map has no value, because something that it uses does not exist; write `[…]` around it if there may be \
+                     nothing",
+                ));
+            }
+            Value::Array(items) => items,
+            single => vec![single],
+        };
+        if items.len() > Self::MAX_ITEMS {
+            return Err(Error::invalid(format!(
+                "the map has {} items; at most {} are allowed: let each run take several, or split the list into several runs",
+                items.len(),
+                Self::MAX_ITEMS
+            )));
+        }
+        let mut all = 0;
+        for (index, item) in items.iter().enumerate() {
+            let bytes = item.to_string().len();
+            if bytes > Self::MAX_ITEM_BYTES {
+                return Err(Error::invalid(format!(
+                    "item {index} of the map has {bytes} bytes; at most {} are allowed: put data into a table, and its key into the list",
+                    Self::MAX_ITEM_BYTES
+                )));
+            }
+            all += bytes;
+        }
+        if all > Self::MAX_ITEMS_BYTES {
+            return Err(Error::invalid(format!(
+                "the items of the map have {all} bytes; at most {} are allowed: put data into a table, and its keys into the list",
+                Self::MAX_ITEMS_BYTES
+            )));
+        }
+        Ok(items)
+    }
+
+    /// The variables of an item, by name.
+    pub(crate) fn given(&self, index: u32, item: &Value) -> BTreeMap<String, Value> {
+        BTreeMap::from([(self.item.clone(), item.clone()), (MAP_INDEX.to_owned(), Value::from(index))])
+    }
+}
+
+/// The variable that holds the number of the item, from 0.
+pub const MAP_INDEX: &str = "index";
+
+/// The list of a map.
+#[derive(Debug, Clone)]
+pub enum MapOver {
+    /// A list that is written out or computed.
+    Items(Template),
+    /// The rows of a query, which is the configuration of the task `sql`.
+    Rows(Template),
+}
+
+impl MapOver {
+    /// The task that asks for the rows.
+    pub const ROWS_TASK: &str = "sql";
 }
 
 /// A repair strategy, as a step uses it.

@@ -211,6 +211,9 @@ fn bound(variables: &Variables) -> Context {
     ] {
         context.bind(name.to_owned(), JValue::from(value.clone()));
     }
+    for (name, value) in &variables.items {
+        context.bind(name.clone(), JValue::from(value.clone()));
+    }
     context.bind("visits".to_owned(), JValue::from(u64::from(variables.visits)));
     context
 }
@@ -304,6 +307,7 @@ fn number_json(number: f64) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
     use serde_json::json;
@@ -318,6 +322,7 @@ mod tests {
             visits: 2,
             error: Value::Null,
             run: json!({ "id": "r1", "now": "2024-03-04T14:30:00Z" }),
+            items: BTreeMap::from([("desk".to_owned(), json!({ "name": "rates" })), ("index".to_owned(), json!(3))]),
         };
         let expression = Expression::parse(text)?;
         fn assert_shared<T: Send + Sync + Clone>(_: &T) {}
@@ -331,6 +336,7 @@ mod tests {
         assert_eq!(evaluate("3.0").unwrap().to_string(), "3");
         assert_eq!(evaluate("$params.limit").unwrap().to_string(), "2.5");
         assert_eq!(evaluate("$visits + 1").unwrap(), json!(3));
+        assert_eq!(evaluate("$desk.name & ' ' & $index").unwrap(), json!("rates 3"));
         assert_eq!(evaluate("$steps.`find-gaps`.visits").unwrap(), json!(1));
         assert_eq!(evaluate("$output.keys").unwrap(), json!(["A", "B"]));
         assert_eq!(evaluate("{ \"n\": $nothing, \"from\": $params.from }").unwrap(), json!({ "from": "2024-03-04" }));

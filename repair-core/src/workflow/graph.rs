@@ -7,7 +7,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use crate::workflow::{ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
+use crate::workflow::{AfterIf, ErrorMatch, RunIf, Step, StepKind, Wait, Workflow};
 
 /// Why a run goes from one step to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,10 @@ pub fn subject(step: &Step) -> String {
         StepKind::Verify { of } => of.clone(),
         StepKind::Fail { message } => message.clone(),
         StepKind::Workflow { name, .. } => name.clone(),
+        StepKind::Map(map) => map.name.clone().unwrap_or_else(|| {
+            let names: Vec<&str> = map.workflow.steps.iter().map(|step| step.name.as_str()).collect();
+            names.join(", ")
+        }),
         StepKind::Wait(Wait::Sensor(wait)) => wait.plugin.clone(),
         StepKind::Wait(_) | StepKind::Parallel { .. } | StepKind::Succeed => String::new(),
     }
@@ -96,6 +100,11 @@ fn label(step: &Step, way: &Way, to: &Step) -> String {
             StepKind::Parallel { branches } => branches.get(*at).map(|branch| branch.name.clone()).unwrap_or_default(),
             _ => String::new(),
         },
+        Way::After if !to.after_if.is_empty() => {
+            let condition = to.after.iter().zip(&to.after_if).find(|(before, _)| **before == step.name).map(|(_, condition)| *condition);
+            // Without a label, a step comes after one that succeeded.
+            condition.filter(|condition| *condition != AfterIf::Succeeded).map_or_else(String::new, |condition| condition.word().to_owned())
+        }
         Way::After => match to.run_if {
             RunIf::AllSucceeded => String::new(),
             other => RunIf::ALL.into_iter().find(|(_, run_if)| *run_if == other).map_or(String::new(), |(word, _)| word.replace('_', " ")),

@@ -17,11 +17,21 @@ impl Workflow {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn place_in(&self, under: &str, name: &str, key: &str, (line, column): (usize, usize)) -> Option<(usize, usize)> {
-        let tree = parse(&self.text, 0).ok()?;
-        let node = find(&tree, under, name)?.get("with")?.get(key)?;
+        // The text of the steps within a map is made of parts of a file. If the run of an item is continued, nothing else is known of that.
+        let (file, steps): (&str, &[String]) = match &self.outer {
+            Some(outer) => (&outer.text, &outer.steps),
+            None if self.items.is_empty() => (&self.text, &[]),
+            None => return None,
+        };
+        let tree = parse(file, 0).ok()?;
+        let around = if under == "steps" { steps } else { &[] };
+        let within = around.iter().try_fold(&tree, |node, step| find(node, "steps", step))?;
+        let step = find(within, under, name)?;
+        let rows = || step.get("map")?.get("over")?.get("rows").filter(|_| key == "query");
+        let node = rows().or_else(|| step.get("with")?.get(key))?;
         let text = node.text()?;
         let of_line = text.lines().nth(line.checked_sub(1)?)?;
-        let after = self.text.get(node.place.start..)?;
+        let after = file.get(node.place.start..)?;
         // The lines of a block are those of the text behind an indent; a text in one line is as it is, unless it has escapes.
         let at = match of_line.trim() {
             "" => 0,
@@ -29,7 +39,7 @@ impl Workflow {
                 after.find(of_line).map(|at| at + of_line.char_indices().nth(column.saturating_sub(1)).map_or(0, |(at, _)| at)).unwrap_or(0)
             }
         };
-        let before = self.text.get(..node.place.start + at)?;
+        let before = file.get(..node.place.start + at)?;
         Some((before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1))
     }
 }

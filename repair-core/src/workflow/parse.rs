@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use super::builder::print_node;
+use super::definition::{GIVEN_ITEMS, Outer, given_items};
 use super::include::{INCLUDE, included};
 use super::{Workflow, check, include, read};
 use crate::plugin::Registry;
@@ -48,7 +52,8 @@ impl Workflow {
     /// As [`Workflow::parse`].
     pub fn parse_with(file: &str, text: &str, registry: &Registry, children: &BTreeMap<String, String>) -> Result<Workflow, Diagnostics> {
         let texts = |name: &str| children.get(name).cloned().ok_or_else(|| format!("there is no file `{name}`"));
-        parse(file, text, registry, &texts, children.get(GIVEN_PRICES).map(String::as_str), &[])
+        let given = Given { prices: children.get(GIVEN_PRICES).map(String::as_str), items: given_items(children) };
+        parse_given(file, text, registry, &texts, &given, &[])
     }
 
     /// Reads and checks a workflow in a file, and the files that it names, relative to its own folder.
@@ -117,7 +122,10 @@ pub(super) fn definitions(file: &str, text: &str, registry: &Registry, texts: Te
     let (root, mut diagnostics) = tree_of(file, text)?;
     let included = included(file, &root, texts, &mut diagnostics);
     let no_child = |_: &str| Err("a file without steps runs no workflow".to_owned());
-    let mut reader = read::Reader::new(text, diagnostics.of_definitions(), &no_child, &|_| Ok(None), texts, &included);
+    let no_items = |_: &str, _: &Node, _: &BTreeMap<String, Value>, diagnostics: Diagnostics| (None, diagnostics);
+    let others = read::Others { child: &no_child, within: &no_items, prices: &|_| Ok(None), files: texts };
+    let no_given = BTreeMap::new();
+    let mut reader = read::Reader::new(text, diagnostics.of_definitions(), others, &included, &no_given);
     let draft = reader.definitions(file, &root);
     finish(draft, registry, reader.into_diagnostics())
 }
@@ -149,12 +157,32 @@ fn finish(draft: Option<read::Draft<'_>>, registry: &Registry, mut diagnostics: 
     }
 }
 
+/// What a workflow is given beside its text and the files that it names.
+#[derive(Default)]
+struct Given<'a> {
+    /// The text of a price book in place of those that it names.
+    prices: Option<&'a str>,
+    /// The variables of the item that it is for, by name.
+    items: BTreeMap<String, Value>,
+}
+
 pub(super) fn parse(
     file: &str,
     text: &str,
     registry: &Registry,
     texts: Texts<'_>,
     given_prices: Option<&str>,
+    above: &[String],
+) -> Result<Workflow, Diagnostics> {
+    parse_given(file, text, registry, texts, &Given { prices: given_prices, items: BTreeMap::new() }, above)
+}
+
+fn parse_given(
+    file: &str,
+    text: &str,
+    registry: &Registry,
+    texts: Texts<'_>,
+    given: &Given<'_>,
     above: &[String],
 ) -> Result<Workflow, Diagnostics> {
     let (root, mut diagnostics) = tree_of(file, text)?;
@@ -165,55 +193,130 @@ pub(super) fn parse(
         return Err(diagnostics);
     }
     let included = included(file, &root, texts, &mut diagnostics);
-    let children: RefCell<BTreeMap<String, String>> = RefCell::default();
-    let child = |name: &str| {
-        let resolved = resolve(file, name);
-        if above.contains(&resolved) || resolved == resolve("", file) {
-            return Err(format!("the workflow `{name}` would run itself"));
+    let around = Around { file, registry, texts, given_prices: given.prices, included: &included };
+    let (workflow, mut diagnostics) = around.read(&root, text, None, &given.items, diagnostics, above);
+    match workflow {
+        Some(workflow) if diagnostics.is_empty() => Ok(workflow),
+        _ => {
+            diagnostics.sort();
+            Err(diagnostics)
         }
-        if above.len() >= MAX_DEPTH {
-            return Err(format!("workflows are nested more than {MAX_DEPTH} deep"));
-        }
-        let text = texts(&resolved)?;
-        let mut below = above.to_vec();
-        below.push(resolve("", file));
-        let workflow = parse(&resolved, &text, registry, texts, given_prices, &below).map_err(|diagnostics| {
-            let first =
-                diagnostics.iter().next().map(|first| format!(": {}:{}:{}: {}", first.file, first.line, first.column, first.message));
-            format!("the workflow `{name}` cannot run{}", first.unwrap_or_default())
-        })?;
-        let mut children = children.borrow_mut();
-        children.extend(workflow.children.clone());
-        children.insert(resolved, text);
-        Ok(Arc::new(workflow))
-    };
-    let prices = |name: Option<&str>| {
-        let (name, text) = match (given_prices, name) {
-            (Some(text), _) => (GIVEN_PRICES.to_owned(), text.to_owned()),
-            (None, Some(name)) => {
-                let resolved = resolve(file, name);
-                let text = texts(&resolved)?;
-                (resolved, text)
+    }
+}
+
+/// What all workflows in one file share.
+struct Around<'a> {
+    file: &'a str,
+    registry: &'a Registry,
+    texts: Texts<'a>,
+    given_prices: Option<&'a str>,
+    included: &'a include::Included,
+}
+
+impl Around<'_> {
+    /// Reads and checks the tree of a workflow: that of a file, or of the steps within a map. `items` are the variables of maps around it. Mistakes
+    /// are added to those that there are; the workflow is sound only if there are no more of them.
+    fn read(
+        &self,
+        root: &Node,
+        text: &str,
+        within: Option<Outer>,
+        items: &BTreeMap<String, Value>,
+        diagnostics: Diagnostics,
+        above: &[String],
+    ) -> (Option<Workflow>, Diagnostics) {
+        let Self { file, registry, texts, given_prices, included } = *self;
+        let is_within = within.is_some();
+        let outer = within.unwrap_or_else(|| Outer { text: text.into(), steps: Vec::new() });
+        let children: RefCell<BTreeMap<String, String>> = RefCell::default();
+        let below = || {
+            if above.len() >= MAX_DEPTH {
+                return Err(format!("workflows are nested more than {MAX_DEPTH} deep"));
             }
-            (None, None) => return Ok(None),
+            let mut below = above.to_vec();
+            below.push(resolve("", file));
+            Ok(below)
         };
-        let book = PriceBook::parse(&name, &text).map_err(|diagnostics| {
-            let first = diagnostics.iter().next().map(|first| format!("{}:{}:{}: {}", first.file, first.line, first.column, first.message));
-            format!("the price book cannot be used: {}", first.unwrap_or_default())
-        })?;
-        children.borrow_mut().insert(name, text);
-        Ok(Some(Arc::new(book)))
-    };
-    let days = |name: &str| {
-        let text = texts(name)?;
-        children.borrow_mut().insert(name.to_owned(), text.clone());
-        Ok(text)
-    };
-    let mut reader = read::Reader::new(text, diagnostics, &child, &prices, &days, &included);
-    let draft = reader.workflow(file, &root);
-    let mut workflow = finish(draft, registry, reader.into_diagnostics())?;
-    workflow.children.extend(children.into_inner());
-    Ok(workflow)
+        let child = |name: &str| {
+            let resolved = resolve(file, name);
+            if above.contains(&resolved) || resolved == resolve("", file) {
+                return Err(format!("the workflow `{name}` would run itself"));
+            }
+            let below = below()?;
+            let text = texts(&resolved)?;
+            let workflow = parse(&resolved, &text, registry, texts, given_prices, &below).map_err(|diagnostics| {
+                let first =
+                    diagnostics.iter().next().map(|first| format!(": {}:{}:{}: {}", first.file, first.line, first.column, first.message));
+                format!("the workflow `{name}` cannot run{}", first.unwrap_or_default())
+            })?;
+            let mut children = children.borrow_mut();
+            children.extend(workflow.children.clone());
+            children.insert(resolved, text);
+            Ok(Arc::new(workflow))
+        };
+        let within = |step: &str, root: &Node, items: &BTreeMap<String, Value>, mut diagnostics: Diagnostics| {
+            let below = match below() {
+                Ok(below) => below,
+                Err(why) => {
+                    diagnostics.push(root.place, why, None);
+                    return (None, diagnostics);
+                }
+            };
+            let text = print_node(root);
+            if text.len() > tree::MAX_FILE_BYTES {
+                let (message, help) = too_big(text.len() as u64);
+                diagnostics.push(root.place, format!("written by itself, {message}"), help);
+                return (None, diagnostics);
+            }
+            let before = diagnostics.len();
+            let mut around = outer.clone();
+            around.steps.push(step.to_owned());
+            let (workflow, mut diagnostics) = self.read(root, &text, Some(around), items, diagnostics, &below);
+            diagnostics.drop_repeated(before);
+            let workflow = workflow.filter(|_| diagnostics.len() == before);
+            if let Some(workflow) = &workflow {
+                let of_files = workflow.children.iter().filter(|(name, _)| *name != GIVEN_ITEMS);
+                children.borrow_mut().extend(of_files.map(|(name, text)| (name.clone(), text.clone())));
+            }
+            (workflow.map(Arc::new), diagnostics)
+        };
+        let prices = |name: Option<&str>| {
+            let (name, text) = match (given_prices, name) {
+                (Some(text), _) => (GIVEN_PRICES.to_owned(), text.to_owned()),
+                (None, Some(name)) => {
+                    let resolved = resolve(file, name);
+                    let text = texts(&resolved)?;
+                    (resolved, text)
+                }
+                (None, None) => return Ok(None),
+            };
+            let book = PriceBook::parse(&name, &text).map_err(|diagnostics| {
+                let first =
+                    diagnostics.iter().next().map(|first| format!("{}:{}:{}: {}", first.file, first.line, first.column, first.message));
+                format!("the price book cannot be used: {}", first.unwrap_or_default())
+            })?;
+            children.borrow_mut().insert(name, text);
+            Ok(Some(Arc::new(book)))
+        };
+        let days = |name: &str| {
+            let text = texts(name)?;
+            children.borrow_mut().insert(name.to_owned(), text.clone());
+            Ok(text)
+        };
+        let others = read::Others { child: &child, within: &within, prices: &prices, files: &days };
+        let mut reader = read::Reader::new(text, diagnostics, others, included, items);
+        let draft = reader.workflow(file, root);
+        let mut diagnostics = reader.into_diagnostics();
+        let mut workflow = draft.map(|draft| check::check(draft, registry, &mut diagnostics));
+        if let Some(workflow) = &mut workflow {
+            workflow.outer = is_within.then_some(outer);
+            workflow.children.extend(children.into_inner());
+            if !items.is_empty() {
+                *workflow = workflow.for_item(BTreeMap::new());
+            }
+        }
+        (workflow, diagnostics)
+    }
 }
 
 /// The path of a file that a workflow names relative to its own, normalized so that different spellings give the same path.

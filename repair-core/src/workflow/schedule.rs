@@ -157,7 +157,13 @@ impl FromStr for Cron {
         };
         let pattern = cronexpr::parse_crontab(&format!("{text} UTC")).map_err(|error| {
             let why = error.to_string();
-            let why = why.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().trim_start_matches(['^', ' ', '-']).to_owned();
+            let why = why
+                .lines()
+                .map(str::trim)
+                .rfind(|line| !line.is_empty())
+                .unwrap_or_default()
+                .trim_start_matches(['^', ' ', '-'])
+                .to_owned();
             Error::invalid(format!("`{shown}` is not a cron pattern: {why}"))
         })?;
         let hour = text.split(' ').nth(1).unwrap_or_default();
@@ -366,7 +372,10 @@ mod tests {
         // If both days are restricted, either is enough.
         assert_eq!(days("0 0 5 * fri"), ["05", "08"]);
         assert_eq!(days("@daily").len(), 7);
-        assert_eq!(schedule("0 0 29 2 *", "UTC").next("2096-03-01T00:00:00Z".parse().unwrap()).unwrap().unwrap().to_string(), "2104-02-29T00:00:00Z");
+        assert_eq!(
+            schedule("0 0 29 2 *", "UTC").next("2096-03-01T00:00:00Z".parse().unwrap()).unwrap().unwrap().to_string(),
+            "2104-02-29T00:00:00Z"
+        );
         for bad in ["", "* * * *", "0 0 * * * *", "60 * * * *", "0 24 * * *", "0 0 30 2 *", "0 0 * * mox", "@reboot", "0 0 0 * *"] {
             assert!(bad.parse::<Cron>().is_err(), "{bad}");
         }

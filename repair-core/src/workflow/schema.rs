@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::schedule::Missed;
-use crate::workflow::{ParamType, RunIf};
+use crate::workflow::{AfterIf, MapStep, ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
@@ -150,7 +150,8 @@ fn budget(about: &str) -> Value {
 
 fn schedule() -> Value {
     let limits = budget("");
-    let mut per_day = json!({ "runs": { "description": "How many runs may start", "type": "integer", "minimum": 1, "maximum": 1_000_000 } });
+    let mut per_day =
+        json!({ "runs": { "description": "How many runs may start", "type": "integer", "minimum": 1, "maximum": 1_000_000 } });
     if let (Some(all), Some(amounts)) = (per_day.as_object_mut(), limits["properties"].as_object()) {
         all.extend(amounts.clone());
     }
@@ -466,11 +467,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
         "budget": budget("How much the step may spend, over all its visits and strategies"),
         "tags": tags(),
         "rate_limit": { "description": "How many units may begin within how much time", "$ref": "#/$defs/rate" },
-        "tolerate": {
-            "description": "How many units may fail: a number, or a percentage of all",
-            "type": "object", "required": ["failed"], "additionalProperties": false,
-            "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
-        }
+        "tolerate": tolerate("units")
     });
     let wait = json!({
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
@@ -506,6 +503,7 @@ fn steps(registry: &Registry) -> Vec<Value> {
             )),
             "wait" => going_on(plain_step(word, &wait)),
             "parallel" => going_on(plain_step(word, &branches)),
+            "map" => going_on(map()),
             "workflow" => {
                 let mut step =
                     plain_step(word, &json!({ "description": "The file of another workflow, relative to this one", "type": "string" }));
@@ -518,6 +516,51 @@ fn steps(registry: &Registry) -> Vec<Value> {
             _ => plain_step(word, &json!({ "description": "Ends the run as succeeded", "enum": [true, null] })),
         })
         .collect()
+}
+
+fn tolerate(what: &str) -> Value {
+    json!({
+        "description": format!("How many {what} may fail: a number, or a percentage of all"),
+        "type": "object", "required": ["failed"], "additionalProperties": false,
+        "properties": { "failed": { "oneOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^ *[0-9.]+ *% *$" }] } }
+    })
+}
+
+/// A step that runs steps, or another workflow, for each item of a list.
+fn map() -> Value {
+    let over = json!({
+        "description": "The list, written out or computed, or the rows of a query",
+        "anyOf": [
+            { "type": "array", "maxItems": MapStep::MAX_ITEMS },
+            { "$ref": "#/$defs/computed" },
+            {
+                "type": "object", "required": ["rows"], "additionalProperties": false,
+                "properties": {
+                    "rows": { "description": "A query; each row is an item, with its columns by name", "type": "string" },
+                    "values": { "description": "Values that the query may name, as `:name`", "type": "object" }
+                }
+            }
+        ]
+    });
+    json!({
+        "type": "object", "required": ["map"], "additionalProperties": false,
+        "oneOf": [{ "required": ["steps"] }, { "required": ["workflow"] }],
+        "properties": {
+            "map": { "type": "object", "required": ["over"], "additionalProperties": false, "properties": { "over": over } },
+            "as": { "description": "The variable that holds the item; default `item`", "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "concurrency": { "description": "How many items run at once", "type": "integer", "minimum": 1, "maximum": 256, "default": 4 },
+            "tolerate": tolerate("items"),
+            "kind": { "description": "Of the steps within: how they follow each other", "enum": ["state-machine", "dag"], "default": "state-machine" },
+            "max_parallel": { "description": "Of the steps within, in a dag: how many run at once", "type": "integer", "minimum": 1, "maximum": 1000, "default": 8 },
+            "start": { "description": "The step that each item begins with", "$ref": "#/$defs/name" },
+            "steps": {
+                "description": "What runs for each item, which they know as `$item`, and its number as `$index`",
+                "type": "object", "propertyNames": { "$ref": "#/$defs/name" }, "additionalProperties": { "$ref": "#/$defs/step" }
+            },
+            "workflow": { "description": "The file of another workflow that runs for each item, relative to this one", "type": "string" },
+            "with": { "description": "The values of its parameters, which may use the item", "type": "object" }
+        }
+    })
 }
 
 fn plain_step(word: &str, value: &Value) -> Value {
@@ -562,10 +605,24 @@ fn going_on(mut step: Value) -> Value {
         properties.insert("timeout".to_owned(), json!({ "description": "How long one attempt may take", "$ref": "#/$defs/duration" }));
         let heartbeat = json!({ "description": "How long an attempt may run without a sign of progress", "$ref": "#/$defs/duration" });
         properties.insert("heartbeat".to_owned(), heartbeat);
-        let one = json!({ "description": "In a dag: the steps that come before", "oneOf": [{ "$ref": "#/$defs/name" }, { "type": "array", "items": { "$ref": "#/$defs/name" } }] });
+        let one = json!({
+            "description": "In a dag: the steps that come before; or a mapping that says how each must have ended",
+            "oneOf": [
+                { "$ref": "#/$defs/name" },
+                { "type": "array", "items": { "$ref": "#/$defs/name" } },
+                {
+                    "type": "object", "minProperties": 1, "propertyNames": { "$ref": "#/$defs/name" },
+                    "additionalProperties": { "enum": AfterIf::ALL.map(|(word, _)| word) }
+                }
+            ]
+        });
         properties.insert("after".to_owned(), one);
         let run_if = json!({ "description": "In a dag: how the steps before must have ended", "enum": RunIf::ALL.map(|(word, _)| word), "default": "all_succeeded" });
         properties.insert("run_if".to_owned(), run_if);
+    }
+    if let Some(step) = step.as_object_mut() {
+        step.insert("if".to_owned(), json!({ "properties": { "after": { "type": "object" } }, "required": ["after"] }));
+        step.insert("then".to_owned(), json!({ "not": { "required": ["run_if"] } }));
     }
     step
 }

@@ -152,6 +152,17 @@ impl Diagnostics {
         self.all.push(Diagnostic { file: Arc::clone(&file.name), line, column, span: start..end, message, label: None, help });
     }
 
+    /// Drops the mistakes from a place in the list on that were known before.
+    pub(crate) fn drop_repeated(&mut self, from: usize) {
+        let (known, new) = self.all.split_at(from.min(self.all.len()));
+        let is_new = |one: &&Diagnostic| {
+            !known.iter().any(|before| before.file == one.file && before.span == one.span && before.message == one.message)
+        };
+        let new: Vec<Diagnostic> = new.iter().filter(is_new).cloned().collect();
+        self.all.truncate(from);
+        self.all.extend(new);
+    }
+
     /// Sorts by file and place in the text, and drops repetitions of a message about the same place.
     pub(crate) fn sort(&mut self) {
         let files = &self.files;

@@ -14,7 +14,7 @@ use repair_core::price::Budget;
 use repair_core::testing::definition;
 use repair_core::workflow::builder::{StepBuilder, WorkflowBuilder, computed};
 use repair_core::workflow::{
-    ErrorMatch, ParallelBranch, Param, ParamType, Rate, RetryRule, RunIf, Step, StepKind, Strategy, Tolerance, Workflow,
+    AfterIf, ErrorMatch, ParallelBranch, Param, ParamType, Rate, RetryRule, RunIf, Step, StepKind, Strategy, Tolerance, Workflow,
 };
 use repair_core::yaml::Diagnostics;
 use serde_json::json;
@@ -177,6 +177,73 @@ fn a_workflow_built_in_rust_runs_another_one_built_in_rust() {
         let StepKind::Workflow { workflow, .. } = &workflow.step("inner").unwrap().kind else { panic!("a workflow") };
         assert_eq!(definition(workflow), definition(&built(&inner)));
     }
+}
+
+#[test]
+fn maps_mean_the_same_in_rust_and_in_yaml() {
+    let yaml = "workflow: maps
+kind: dag
+params: { desks: { type: list, default: [a, b] } }
+tables: { readings: { location: readings, format: csv, key: [sensor], time: ts, time_marks: end, cadence: 1h } }
+steps:
+  count: { task: sql, with: { query: SELECT 1, list: 500 } }
+  each:
+    map: { over: \"{% $params.desks %}\" }
+    as: desk
+    concurrency: 2
+    tolerate: { failed: 12.5% }
+    retry: [{ on: transient }]
+    timeout: 1h
+    start: look
+    steps:
+      look: { detect: gaps, with: { table: readings, keys: [\"{% $desk %}\"], from: 2024-03-04, to: 2024-03-04 }, next: count }
+      count: { task: sql, with: { query: \"SELECT 2\" }, end: true }
+    after: { count: succeeded }
+  rows:
+    map: { over: { rows: SELECT sensor FROM readings } }
+    kind: dag
+    max_parallel: 3
+    steps:
+      look: { detect: gaps, with: { table: readings, keys: [\"{% $item.sensor %}\"], from: 2024-03-04, to: 2024-03-04 } }
+      fill: { repair: carry-forward, of: look, with: { max_age: 2h }, after: look }
+    after: { each: failed, count: done }
+";
+    let yaml = Workflow::parse("maps.yaml", yaml, &Registry::default()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let look = |key: &str| {
+        Step::detect("gaps").with(json!({ "table": "readings", "keys": [computed(key)], "from": "2024-03-04", "to": "2024-03-04" }))
+    };
+    let each = Step::map(computed("$params.desks"))
+        .item("desk")
+        .concurrency(2)
+        .tolerate(Tolerance::Percent(12.5))
+        .retry(RetryRule::on(ErrorKind::Transient))
+        .timeout(Duration::from_secs(3_600))
+        .step("look", look("$desk").next("count"))
+        .step("count", Step::task("sql").with(json!({ "query": "SELECT 2" })).end())
+        .after_if([("count", AfterIf::Succeeded)]);
+    let rows = Step::map_rows("SELECT sensor FROM readings")
+        .dag()
+        .max_parallel(3)
+        .step("look", look("$item.sensor"))
+        .step("fill", Step::repair("carry-forward").of("look").with(json!({ "max_age": "2h" })).after(["look"]))
+        .after_if([("each", AfterIf::Failed), ("count", AfterIf::Done)]);
+    let builder = Workflow::dag("maps")
+        .param("desks", Param::new(ParamType::List).with_default(json!(["a", "b"])))
+        .table(Table::new("readings", Format::Csv, "ts").with_key(["sensor"]).with_time_marks(TimeMark::End).with_cadence(Cadence::HOUR))
+        .step("count", Step::task("sql").with(json!({ "query": "SELECT 1", "list": 500 })))
+        .step("each", each)
+        .step("rows", rows);
+    assert_same(&builder, &yaml);
+
+    // Another workflow for each item, from its own file.
+    let inner = built(&Workflow::state_machine("inner").param("n", Param::new(ParamType::Integer)).step("done", Step::succeed()));
+    let outer =
+        Workflow::state_machine("outer").step("each", Step::map([1, 2]).workflow(&inner).with(json!({ "n": computed("$item") })).end());
+    let outer = built(&outer);
+    let StepKind::Map(map) = &outer.step("each").unwrap().kind else { panic!("a map") };
+    assert_eq!((definition(&map.workflow), map.name.as_deref()), (definition(&inner), Some("built:inner.yaml")));
+    let again = Workflow::parse_with(&outer.file, &outer.text, &Registry::default(), &outer.children).unwrap();
+    assert_eq!(definition(&again), definition(&outer));
 }
 
 #[test]

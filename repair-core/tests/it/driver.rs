@@ -676,6 +676,9 @@ async fn golden_journals_always_fold() {
         "branch-ended",
         "step-settled",
         "timer-set",
+        "items-planned",
+        "inner-spend",
+        "item-ended",
         "units-planned",
         "units-reserved",
         "units-ended",
@@ -886,6 +889,11 @@ async fn histories() -> Vec<(&'static str, Vec<Recorded>)> {
     let world = World::new();
     assert_eq!(world.run(&asking(3, 20)).await.outcome, Some(Outcome::Failed));
     histories.push(("asking", world.events("run").await));
+
+    let world = World::new();
+    let text = "budget: { calls: 9 }\nsources: { market: { source: sell } }\nstart: each\nsteps:\n  each:\n    map: { over: [a, b] }\n    tolerate: { failed: 1 }\n    concurrency: 1\n    start: look\n    steps: { look: { detect: look, with: { asks: 2 }, end: true } }\n    end: true";
+    assert_eq!(world.run(text).await.outcome, Some(Outcome::SucceededWithExceptions));
+    histories.push(("map", world.events("run").await));
 
     let world = begun_with("jsonata-core 2.2.7").await;
     world.engine().resume("run").await.unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use repair_core::engine::ItemResult;
 use repair_core::engine::Phase;
 use repair_core::engine::RunReport;
 use repair_core::engine::UnitState;
@@ -464,6 +465,129 @@ fn done_means_done() {
     }
     assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
     assert!(run.reason().contains("`a` failed: denied"), "{}", run.reason());
+}
+
+#[test]
+fn each_step_before_may_have_to_end_in_its_own_way() {
+    const STEPS: &str = "steps:
+  look: { task: do }
+  fetch: { task: do }
+  other: { task: do, after: [look] }
+  tell: { task: do, after: { look: failed, fetch: succeeded, other: done } }
+  rest: { task: do, after: { other: skipped } }
+  sum: { task: do, after: [tell] }";
+    // It waits for all of them, whatever their conditions say.
+    let mut run = Run::new(STEPS);
+    run.fails("look", ErrorKind::Denied);
+    assert_eq!((run.working(), run.settled("other")), ("fetch rest".to_owned(), "skipped"));
+    run.done("rest", Value::Null);
+    run.done("fetch", Value::Null);
+    assert_eq!(run.working(), "tell");
+    run.done("tell", Value::Null);
+    run.done("sum", Value::Null);
+    // A step that was there for the failure, and succeeded, has dealt with it.
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+
+    // One condition that does not hold is enough, and what needs the step is skipped with it.
+    let mut run = Run::new(STEPS);
+    for step in ["look", "fetch", "other"] {
+        run.done(step, Value::Null);
+    }
+    assert_eq!(run.ended(), (Outcome::Succeeded, None));
+    let skipped = |step: &str| match run.state.steps[step].settled.clone() {
+        Some(Settled::Skipped { why }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(skipped("tell"), "`look` succeeded, and must have failed");
+    assert_eq!(skipped("rest"), "`other` succeeded, and must have been skipped");
+    assert_eq!(skipped("sum"), "`tell` was skipped");
+
+    // A step that comes after a failure, and needs another to succeed, deals with the first alone.
+    let mut run = Run::new("steps:\n  a: { task: do }\n  b: { task: do }\n  c: { task: do, after: { a: failed, b: succeeded } }");
+    run.done("a", Value::Null);
+    run.fails("b", ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    let mut run = Run::new("steps:\n  a: { task: do }\n  c: { task: do, after: { a: succeeded } }\n  d: { task: do, after: { a: done } }");
+    run.fails("a", ErrorKind::Denied);
+    assert_eq!((run.working(), run.settled("c")), ("d".to_owned(), "skipped"));
+    run.done("d", Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+}
+
+fn item(run: &mut Run, item: u32, failed: Option<ErrorKind>) {
+    let result = ItemResult {
+        run: format!("r{item}"),
+        outcome: if failed.is_some() { Outcome::Failed } else { Outcome::Succeeded },
+        events: 9,
+        output: json!({ "a": { "n": item } }),
+        output_bytes: None,
+        error: failed.map(error),
+        exceptions: None,
+        usage: Usage { source_requests: 2, ..Usage::default() },
+        spend: None,
+    };
+    run.record(Event::ItemEnded { step: "each".to_owned(), item, result: Box::new(result) });
+}
+
+#[test]
+fn a_map_repeats_what_failed_in_such_a_way_and_tolerates_the_rest() {
+    const STEPS: &str = "start: each\nsteps:
+  each:
+    map: { over: [x, y, z] }
+    tolerate: { failed: 34% }
+    retry: [{ on: transient, attempts: 1 }]
+    start: a
+    steps: { a: { task: do, end: true } }
+    next: [{ when: $output.failed > 0, goto: some }, { goto: all }]
+  some: { task: do, end: true }
+  all: { task: do, end: true }";
+    let planned = |run: &mut Run| {
+        assert_eq!(run.at(), "each");
+        run.record(Event::ItemsPlanned { step: "each".to_owned(), items: vec![json!("x"), json!("y"), json!("z")] });
+    };
+    let failed = |run: &mut Run, kind: ErrorKind| {
+        run.record(Event::StepFailed { step: "each".to_owned(), error: error(kind), units: true });
+    };
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, None);
+    item(&mut run, 1, Some(ErrorKind::Transient));
+    item(&mut run, 2, Some(ErrorKind::Denied));
+    failed(&mut run, ErrorKind::Transient);
+    // One of three is tolerated, and the other may still succeed.
+    assert_eq!(run.waits_s(), 1);
+    let map = run.state.steps["each"].map.as_ref().unwrap();
+    assert_eq!((map.pending().collect::<Vec<_>>(), map.again.get(&1)), (vec![1], Some(&9)));
+    assert_eq!(run.at(), "each");
+    item(&mut run, 1, None);
+    failed(&mut run, ErrorKind::Denied);
+    assert_eq!(run.at(), "some");
+    assert_eq!(run.state.steps["each"].usage.source_requests, 6, "the run of an item says what it has used in all");
+    run.succeed(Value::Null);
+    assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
+    assert_eq!(run.reason(), "1 of 3 items of `each` failed");
+
+    // Two that cannot succeed are too many, so what could be repeated is not.
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, Some(ErrorKind::Denied));
+    item(&mut run, 1, Some(ErrorKind::Transient));
+    item(&mut run, 2, Some(ErrorKind::Invalid));
+    failed(&mut run, ErrorKind::Denied);
+    assert_eq!(run.ended(), (Outcome::Failed, Some(ErrorKind::Denied)));
+    // Redriven, all that failed runs again.
+    let redriven = control::redrive("run", &run.state, &run.workflow).unwrap();
+    run.record(redriven);
+    assert_eq!((run.at(), run.state.steps["each"].map.as_ref().unwrap().pending().count()), ("each".to_owned(), 3));
+
+    // A tolerated item in which data could not be examined is not tolerated.
+    let mut run = Run::new(STEPS);
+    planned(&mut run);
+    item(&mut run, 0, Some(ErrorKind::Blind));
+    item(&mut run, 1, None);
+    item(&mut run, 2, None);
+    failed(&mut run, ErrorKind::Blind);
+    assert_eq!(run.ended(), (Outcome::Blind, Some(ErrorKind::Blind)));
 }
 
 #[test]

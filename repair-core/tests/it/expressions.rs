@@ -24,6 +24,7 @@ fn variables(text: &str) -> Variables {
         visits: u32::try_from(visits).unwrap(),
         error: of("error"),
         run: of("run"),
+        items: Default::default(),
     }
 }
 

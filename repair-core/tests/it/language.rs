@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use repair_core::plugin::Registry;
-use repair_core::workflow::{StepKind, Workflow, schema, to_dot, to_mermaid};
+use repair_core::workflow::{AfterIf, StepKind, Workflow, schema, to_dot, to_mermaid};
 
 const SOUND: &str = r#"workflow: readings
 kind: state-machine
@@ -279,6 +279,29 @@ fn a_dag_says_what_comes_before() {
     assert!(circle.contains("form a cycle: fill → alert → fill"), "{circle}");
     let blind = parse(&DAG.replace(", after: look }", " }")).unwrap_err();
     assert!(blind.contains("step `fill` does not come after step `look`, whose findings it needs"), "{blind}");
+}
+
+#[test]
+fn a_dag_says_how_each_step_before_must_have_ended() {
+    let each = DAG.replace("after: [look, fill], run_if: any_failed", "after: { look: done, fill: failed, sum: skipped }");
+    let workflow = parse(&each).unwrap();
+    let alert = workflow.step("alert").unwrap();
+    assert_eq!(
+        (&alert.after[..], &alert.after_if[..]),
+        (&["look".to_owned(), "fill".to_owned(), "sum".to_owned()][..], &[AfterIf::Done, AfterIf::Failed, AfterIf::Skipped][..])
+    );
+    insta::assert_snapshot!(to_mermaid(&workflow));
+    let mistakes = parse(
+        &each
+            .replace("look: done, fill: failed", "lok: done, fill: failure")
+            .replace("after: look }", "after: { look: [failed] } }")
+            .replace("after: [fill] }", "after: { fill: succeeded }, run_if: any_failed }")
+            .replace("    timeout: 10m", "    after: {}"),
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(mistakes);
+    let circle = parse(&each.replace("after: look }", "after: { look: succeeded, alert: skipped } }")).unwrap_err();
+    assert!(circle.contains("form a cycle: fill → alert → fill"), "{circle}");
 }
 
 const PARALLEL: &str = r#"workflow: both

@@ -268,12 +268,27 @@ fn repair(rng: &mut SmallRng) -> String {
     format!("repair: sim.repair, of: look, concurrency: {}, tolerate: {{ failed: {tolerate} }}{}", rng.random_range(1..6), retry(rng))
 }
 
+/// A map over a few items, whose runs may fail for good.
+fn map(rng: &mut SmallRng) -> String {
+    let items: Vec<String> = (0..rng.random_range(0..5)).map(|_| rng.random_range(0..3).to_string()).collect();
+    let tolerate = ["0", "1", "60%"].choose(rng).unwrap();
+    let safe = rng.random_bool(0.5);
+    format!(
+        "map: {{ over: [{}] }}, concurrency: {}, tolerate: {{ failed: {tolerate} }}, start: x, steps: {{ x: {{ task: sim.task, with: {{ safe: {safe} }}, timeout: 1m, next: y{} }}, y: {{ wait: {{ for: 7s }}, end: true }} }}{}",
+        items.join(", "),
+        rng.random_range(1..4),
+        retry(rng),
+        retry(rng)
+    )
+}
+
 fn dag(rng: &mut SmallRng) -> String {
     let mut text = format!("  look: {{ detect: sim.detect{} }}\n", retry(rng));
     for at in 0..rng.random_range(1..8) {
         let mut after: BTreeSet<String> = (0..at).filter(|_| rng.random_bool(0.3)).map(|before| format!("d{before}")).collect();
-        let body = match rng.random_range(0..6) {
+        let body = match rng.random_range(0..7) {
             0 => format!("wait: {{ for: {}s }}", rng.random_range(0..90)),
+            3 => map(rng),
             1 => {
                 after.insert("look".to_owned());
                 repair(rng)
@@ -281,10 +296,20 @@ fn dag(rng: &mut SmallRng) -> String {
             2 => "workflow: child.yaml".to_owned(),
             _ => format!("task: sim.task, timeout: 1m{}", retry(rng)),
         };
-        let run_if = ["all_succeeded", "any_succeeded", "all_done", "any_failed"].choose(rng).unwrap();
-        let run_if = if after.is_empty() || body.starts_with("repair") { String::new() } else { format!(", run_if: {run_if}") };
-        let after: Vec<String> = after.into_iter().collect();
-        writeln!(text, "  d{at}: {{ {body}, after: [{}]{run_if} }}", after.join(", ")).unwrap();
+        // A repair needs the findings of the step that looked.
+        let needs_look = body.starts_with("repair");
+        let after = if !after.is_empty() && rng.random_bool(0.4) {
+            let each = after.iter().map(|name| {
+                let condition = ["succeeded", "failed", "done", "skipped"].choose(rng).unwrap();
+                format!("{name}: {}", if needs_look && name == "look" { "succeeded" } else { condition })
+            });
+            format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+        } else {
+            let run_if = ["all_succeeded", "any_succeeded", "all_done", "any_failed"].choose(rng).unwrap();
+            let run_if = if after.is_empty() || needs_look { String::new() } else { format!(", run_if: {run_if}") };
+            format!("[{}]{run_if}", after.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        writeln!(text, "  d{at}: {{ {body}, after: {after} }}").unwrap();
     }
     text
 }
@@ -297,7 +322,7 @@ fn state_machine(rng: &mut SmallRng) -> String {
         let next = if at + 1 == steps { "last".to_owned() } else { format!("s{}", at + 1) };
         let later = if at + 1 == steps { "last".to_owned() } else { format!("s{}", rng.random_range(at + 1..steps)) };
         let earlier = format!("s{}", rng.random_range(0..=at));
-        let kind = rng.random_range(0..8);
+        let kind = rng.random_range(0..9);
         let body = match kind {
             0 => format!("wait: {{ for: {}s }}", rng.random_range(0..200_000)),
             1 => "wait: { until: { sensor: sim.sense, every: 7s } }".to_owned(),
@@ -305,6 +330,7 @@ fn state_machine(rng: &mut SmallRng) -> String {
             4 => "verify: look".to_owned(),
             5 => format!("parallel:\n{}", branches(rng, at)),
             6 => "workflow: child.yaml".to_owned(),
+            7 => map(rng),
             _ => format!("task: sim.task, timeout: 1m{}", retry(rng)),
         };
         let catch = match rng.random_range(0..3) {
@@ -316,7 +342,7 @@ fn state_machine(rng: &mut SmallRng) -> String {
             _ => "[]".to_owned(),
         };
         let next = match rng.random_range(0..3) {
-            0 if kind >= 7 => {
+            0 if kind >= 8 => {
                 format!("[{{ when: $output.n % 2 = 0, goto: {later} }}, {{ when: $visits < 3, goto: {earlier} }}, {{ goto: {next} }}]")
             }
             1 => format!("[{{ when: $visits < {}, goto: {earlier} }}, {{ goto: {next} }}]", rng.random_range(1..4)),
@@ -459,6 +485,7 @@ async fn check_history(world: &World, state: &RunState) -> bool {
     for recorded in &history[1..] {
         if let Event::StepFailed { step, units: true, .. } = &recorded.event {
             cut_off |= folded.steps[step].units.as_ref().is_some_and(|units| units.pending() > 0);
+            cut_off |= folded.steps[step].map.as_ref().is_some_and(|map| map.pending().next().is_some());
         }
         folded.apply(recorded).unwrap();
     }

@@ -131,7 +131,9 @@ pub(crate) fn overview(shared: &Shared) -> String {
 
 fn all_runs(shared: &Shared) -> Vec<(usize, RunSummary)> {
     let lakes = shared.lakes();
-    let of_lake = |(number, watched): (usize, &Arc<crate::watch::Watched>)| watched.seen().runs.iter().map(|run| (number, run.clone())).collect::<Vec<_>>();
+    let of_lake = |(number, watched): (usize, &Arc<crate::watch::Watched>)| {
+        watched.seen().runs.iter().map(|run| (number, run.clone())).collect::<Vec<_>>()
+    };
     let mut runs: Vec<(usize, RunSummary)> = lakes.iter().enumerate().flat_map(of_lake).collect();
     runs.sort_by(|(_, a), (_, b)| b.started_at.cmp(&a.started_at));
     runs
@@ -154,7 +156,10 @@ fn numbers(body: &mut Markup, shared: &Shared) {
         ("not succeeded in 24 h", failed, failed > 0),
         ("driven by nobody", stopped, stopped > 0),
     ] {
-        body.open("div", &[("class", &if is_bad { "bad" } else { "" })]).leaf("dt", &[], words).leaf("dd", &[], grouped(number)).close("div");
+        body.open("div", &[("class", &if is_bad { "bad" } else { "" })])
+            .leaf("dt", &[], words)
+            .leaf("dd", &[], grouped(number))
+            .close("div");
     }
     body.raw("</dl>");
 }
@@ -185,7 +190,9 @@ fn alerts(body: &mut Markup, shared: &Shared) {
 fn workflows(body: &mut Markup, shared: &Shared) {
     let folder = shared.folder();
     if folder.workflows.is_empty() {
-        body.raw("<p>There is no workflow in the folder. Put a file with <code>workflow: NAME</code> there; it is noticed within seconds.</p>");
+        body.raw(
+            "<p>There is no workflow in the folder. Put a file with <code>workflow: NAME</code> there; it is noticed within seconds.</p>",
+        );
         return;
     }
     let (schedules, runs) = (shared.schedules(), all_runs(shared));
@@ -254,7 +261,14 @@ fn runs(body: &mut Markup, shared: &Shared, workflow: Option<&str>) {
 }
 
 /// A form that does something, behind a question.
-fn ask(body: &mut Markup, shared: &Shared, question: &'static str, place: &str, button: &'static str, fields: &[(&'static str, &str, &'static str)]) {
+fn ask(
+    body: &mut Markup,
+    shared: &Shared,
+    question: &'static str,
+    place: &str,
+    button: &'static str,
+    fields: &[(&'static str, &str, &'static str)],
+) {
     body.raw("<details><summary>").raw(question).raw("</summary>");
     body.open("form", &[("method", &"post"), ("action", &place), ("class", &"fields")]);
     secret(body, shared);
@@ -299,7 +313,9 @@ pub(crate) fn workflow(shared: &Shared, loaded: &Loaded) -> Result<String> {
     body.raw("</div></form><p class=\"dim\">A plan shows what is broken and what repairing it would take; it writes nothing and asks no source. A run repairs.</p>");
     body.raw("<h2>Runs</h2>");
     live(&mut body, "run-list", |body| runs(body, shared, Some(&workflow.name)));
-    body.raw("<h2>Definition</h2><details><summary>Show the file</summary>").leaf("pre", &[("tabindex", &"0")], &workflow.text).raw("</details></main>");
+    body.raw("<h2>Definition</h2><details><summary>Show the file</summary>")
+        .leaf("pre", &[("tabindex", &"0")], &workflow.text)
+        .raw("</details></main>");
     Ok(page(&workflow.name, &body))
 }
 
@@ -311,7 +327,8 @@ fn schedule(body: &mut Markup, shared: &Shared, workflow: &Workflow, status: &Sc
     if let Some(error) = &status.error {
         body.raw("<p>The last attempt to start a run failed; it is tried again.</p>").leaf("pre", &[("tabindex", &"0")], error);
     }
-    let next = workflow.schedule.as_ref().and_then(|schedule| upcoming(schedule, shared.options.clock.now(), NEXT_TICKS).ok()).unwrap_or_default();
+    let next =
+        workflow.schedule.as_ref().and_then(|schedule| upcoming(schedule, shared.options.clock.now(), NEXT_TICKS).ok()).unwrap_or_default();
     if !next.is_empty() {
         body.raw("<p>Next: ");
         for (number, tick) in next.into_iter().enumerate() {
@@ -333,7 +350,8 @@ fn field(body: &mut Markup, name: &str, param: &Param) {
     let about = param.about.clone().unwrap_or_else(|| param.kind.form().to_owned());
     let id = format!("param.{name}");
     body.raw("<label>").text(format!("{name}: {}", shortened(&about, 120)));
-    let mut attributes: Vec<(&'static str, &dyn std::fmt::Display)> = vec![("type", &"text"), ("name", &id), ("placeholder", &default), ("autocomplete", &"off")];
+    let mut attributes: Vec<(&'static str, &dyn std::fmt::Display)> =
+        vec![("type", &"text"), ("name", &id), ("placeholder", &default), ("autocomplete", &"off")];
     if param.default.is_none() {
         attributes.push(("required", &"required"));
     }
@@ -363,7 +381,12 @@ pub(crate) fn plan(shared: &Shared, planned: &Planned) -> String {
             body.raw("<tr>").leaf("td", &[], &look.step).leaf("td", &[], &look.table);
             body.leaf("td", &[], look.interval.from()).leaf("td", &[], look.interval.to());
             let counts = serde_json::to_string(&look.counts).unwrap_or_default();
-            body.leaf("td", &[("class", &"text")], shortened(&counts.replace(['{', '}', '"'], "").replace(':', ": ").replace(',', ", "), MOST_TEXT)).raw("</tr>");
+            body.leaf(
+                "td",
+                &[("class", &"text")],
+                shortened(&counts.replace(['{', '}', '"'], "").replace(':', ": ").replace(',', ", "), MOST_TEXT),
+            )
+            .raw("</tr>");
         }
     });
     if plan.has_work() {

@@ -28,7 +28,12 @@ pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<Strin
     body.raw("<header>").leaf("h1", &[], format!("Run {run}"));
     live(&mut body, "facts", |body| {
         body.raw("<p>");
-        state_of(body, status, state.ended.as_ref().map(|ended| ended.outcome), state.ended.as_ref().map_or(status.as_str(), |ended| ended.outcome.as_str()));
+        state_of(
+            body,
+            status,
+            state.ended.as_ref().map(|ended| ended.outcome),
+            state.ended.as_ref().map_or(status.as_str(), |ended| ended.outcome.as_str()),
+        );
         body.raw(" · ");
         link(body, &place_of(&state.started.workflow), &state.started.workflow);
         body.raw(" · started ");
@@ -49,7 +54,10 @@ pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<Strin
             ("steps begun", u64::try_from(report.steps.len()).unwrap_or(0), false),
             ("problems", u64::try_from(report.problems.len()).unwrap_or(0), !report.problems.is_empty()),
         ] {
-            body.open("div", &[("class", &if bad { "bad" } else { "" })]).leaf("dt", &[], words).leaf("dd", &[], grouped(number)).close("div");
+            body.open("div", &[("class", &if bad { "bad" } else { "" })])
+                .leaf("dt", &[], words)
+                .leaf("dd", &[], grouped(number))
+                .close("div");
         }
         body.raw("</dl>");
     });
@@ -70,7 +78,11 @@ pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<Strin
                 ask(body, shared, "Pause…", &format!("{place}/pause"), "Pause it", &[]);
             }
             ask(body, shared, "Cancel…", &format!("{place}/cancel"), "Cancel it", &[]);
-        } else if !state.ended.as_ref().is_some_and(|ended| matches!(ended.outcome, repair::Outcome::Succeeded | repair::Outcome::SucceededWithExceptions)) {
+        } else if !state
+            .ended
+            .as_ref()
+            .is_some_and(|ended| matches!(ended.outcome, repair::Outcome::Succeeded | repair::Outcome::SucceededWithExceptions))
+        {
             ask(body, shared, "Redrive…", &format!("{place}/redrive"), "Go on from where it failed", &[]);
         }
         link(body, &format!("{place}/report"), "Report with pictures");
@@ -93,7 +105,8 @@ pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<Strin
             body.raw("<tr>").leaf("td", &[], name).leaf("td", &[("class", &"text")], plain(value)).raw("</tr>");
         }
     });
-    body.leaf("p", &[("class", &"dim")], format!("In {}; relative dates are counted from {:.0}.", watched.place, state.started.now)).raw("</main>");
+    body.leaf("p", &[("class", &"dim")], format!("In {}; relative dates are counted from {:.0}.", watched.place, state.started.now))
+        .raw("</main>");
     Ok(page(&format!("Run {run}"), &body))
 }
 
@@ -151,9 +164,12 @@ fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Object(fields) => {
-            fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| format!("{name}: {}", plain(value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| format!("{name}: {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     };

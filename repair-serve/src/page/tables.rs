@@ -37,7 +37,11 @@ pub(crate) async fn tables(shared: &Shared) -> String {
             match status {
                 Ok(Some(status)) => status.tables.iter().for_each(|of| one(body, of)),
                 Ok(None) => drop(body.leaf("p", &[], format!("Nothing has looked at a table of {place} yet."))),
-                Err(error) => drop(body.leaf("p", &[], format!("The tables of {place} cannot be shown:")).leaf("pre", &[("tabindex", &"0")], error.full())),
+                Err(error) => drop(body.leaf("p", &[], format!("The tables of {place} cannot be shown:")).leaf(
+                    "pre",
+                    &[("tabindex", &"0")],
+                    error.full(),
+                )),
             }
         }
         if found.is_empty() {
@@ -65,14 +69,20 @@ fn one(body: &mut Markup, of: &TableStatus) {
         body.leaf("p", &[("class", &"dim")], format!("Last looked at by step {} of run {}, at {:.0}", look.step, look.run, look.at));
     }
     if let Some((title, picture)) = element_of(of) {
-        body.open("div", &[("class", &"scroll"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &title)]).add(&picture).close("div");
+        body.open("div", &[("class", &"scroll"), ("tabindex", &"0"), ("role", &"region"), ("aria-label", &title)])
+            .add(&picture)
+            .close("div");
     }
     let worst = of.worst_days(MOST_ROWS);
     if worst.iter().any(|(_, states)| states.open() > 0) {
         table(body, "The worst days", &["Day", "Expected", "Open", "States"], |body| {
             for (date, states) in worst.iter().filter(|(_, states)| states.open() > 0) {
-                let words: Vec<String> =
-                    states.by_name().into_iter().filter(|(_, slots)| *slots > 0).map(|(name, slots)| format!("{name} {}", grouped(slots))).collect();
+                let words: Vec<String> = states
+                    .by_name()
+                    .into_iter()
+                    .filter(|(_, slots)| *slots > 0)
+                    .map(|(name, slots)| format!("{name} {}", grouped(slots)))
+                    .collect();
                 body.raw("<tr>").leaf("td", &[], date).leaf("td", &[("class", &"n")], grouped(states.expected));
                 body.leaf("td", &[("class", &"n")], grouped(states.open())).leaf("td", &[], shortened(&words.join(", "), 300)).raw("</tr>");
             }

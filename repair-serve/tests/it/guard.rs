@@ -34,7 +34,12 @@ async fn a_page_of_another_name_reads_nothing() {
     let answer = world.get("/").await;
     assert_eq!(answer.status, 200);
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
-    for (header, value) in [("cross-origin-resource-policy", "same-origin"), ("x-frame-options", "DENY"), ("x-content-type-options", "nosniff"), ("cache-control", "no-store")] {
+    for (header, value) in [
+        ("cross-origin-resource-policy", "same-origin"),
+        ("x-frame-options", "DENY"),
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "no-store"),
+    ] {
         assert_eq!(answer.headers.get(header).map(String::as_str), Some(value), "{header}");
     }
     assert!(answer.headers["content-security-policy"].contains("default-src 'none'"));
@@ -44,7 +49,8 @@ async fn a_page_of_another_name_reads_nothing() {
 #[tokio::test]
 async fn a_hostile_page_starts_and_cancels_nothing() {
     let world = World::new(&[("nightly.yaml", &workflow("nightly", ""))], |options| options).await;
-    let actions = ["/workflows/nightly/run", "/workflows/nightly/plan", "/plans/x/apply", "/lakes/0/runs/x/cancel", "/lakes/0/runs/x/approve"];
+    let actions =
+        ["/workflows/nightly/run", "/workflows/nightly/plan", "/plans/x/apply", "/lakes/0/runs/x/cancel", "/lakes/0/runs/x/approve"];
     let own = format!("http://{}", world.address);
     for path in actions {
         // A form of another page; a page that guesses; one without an origin; a request without a secret.
@@ -83,7 +89,8 @@ async fn without_the_token_nothing_is_served() {
 #[tokio::test]
 async fn off_loopback_there_is_no_server_without_a_token() {
     let folder = tempfile::tempdir().unwrap();
-    let everywhere = |token: Option<&str>| Options::new(folder.path()).at("0.0.0.0:0".parse().unwrap()).with_token(token.map(str::to_owned));
+    let everywhere =
+        |token: Option<&str>| Options::new(folder.path()).at("0.0.0.0:0".parse().unwrap()).with_token(token.map(str::to_owned));
     for token in [None, Some("short")] {
         let error = Server::bind(everywhere(token)).await.err().expect("refused");
         assert!(error.full().contains("token"), "{}", error.full());

@@ -73,7 +73,9 @@ async fn a_run_is_cancelled_and_goes_on_from_the_page() {
 #[tokio::test]
 async fn schedules_run_and_changes_are_noticed() {
     let often = workflow("often", "schedule: { every: 2s }").replace("for: 2s", "for: 10ms");
-    let world = World::new(&[("often.yaml", &often), ("broken.yaml", "workflow: broken\nkind: dag\nsteps: {}\nextra: 1\n")], |options| options).await;
+    let world =
+        World::new(&[("often.yaml", &often), ("broken.yaml", "workflow: broken\nkind: dag\nsteps: {}\nextra: 1\n")], |options| options)
+            .await;
     let page = world.until("/", "often-20").await;
     assert!(page.contains("every 2s") && page.contains("broken.yaml cannot be used") && page.contains("extra"), "{page}");
     // Another file comes, one is repaired, one goes.

@@ -81,8 +81,14 @@ impl World {
     /// Sends a form as a page of this server does.
     pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let page = self.get("/workflows/nightly").await.body;
-        let secret = page.split("name=\"secret\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a page has the secret").to_owned();
-        let body: Vec<String> = fields.iter().chain([&("secret", secret.as_str())]).map(|(name, value)| format!("{name}={value}")).collect();
+        let secret = page
+            .split("name=\"secret\" value=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .expect("a page has the secret")
+            .to_owned();
+        let body: Vec<String> =
+            fields.iter().chain([&("secret", secret.as_str())]).map(|(name, value)| format!("{name}={value}")).collect();
         let origin = format!("http://{}", self.address);
         self.ask("POST", path, &[("origin", &origin)], &body.join("&")).await
     }
@@ -151,7 +157,8 @@ impl Answer {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let headers = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
+        let headers =
+            lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
         Self { status, headers, body: body.to_owned() }
     }
 

@@ -153,7 +153,17 @@ pub struct Opening {
 
 impl Opening {
     fn new(from: Input) -> Self {
-        Self { from, profile: None, lake: None, adapters: None, params: BTreeMap::new(), values: None, prices: None, now: None, around: Around::new() }
+        Self {
+            from,
+            profile: None,
+            lake: None,
+            adapters: None,
+            params: BTreeMap::new(),
+            values: None,
+            prices: None,
+            now: None,
+            around: Around::new(),
+        }
     }
 
     /// Chooses a profile of the workflow. Without this it is the profile `local`, or the only one.

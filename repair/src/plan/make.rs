@@ -19,7 +19,7 @@ use repair_core::lake::overlay::versions::LOOKBACKS;
 use repair_core::model::Usage;
 use repair_core::model::{Findings, Interval, MAX_EXAMPLES};
 use repair_core::plugin::{Asks, Clock, Detector, Progress, Registry, StepContext};
-use repair_core::workflow::{Prices, Step, StepKind, Variables, Workflow};
+use repair_core::workflow::{MapOver, MapStep, Prices, Step, StepKind, Variables, Workflow};
 use repair_core::{Error, Result};
 
 /// What a plan is made with. Cheap to clone.
@@ -158,6 +158,26 @@ impl<'a> Making<'a> {
                 StepKind::Workflow { name, .. } => {
                     self.not_planned(step, format!("it runs `{name}` as a run of its own; plan that workflow by itself"));
                     Ok(())
+                }
+                StepKind::Map(map) => {
+                    let known = match &map.over {
+                        MapOver::Items(over) => self.known.resolve(over),
+                        MapOver::Rows(_) => None,
+                    };
+                    let items = known.transpose().and_then(|known| known.map(MapStep::items).transpose());
+                    items.map(|items| {
+                        let what = map.name.as_ref().map_or_else(|| "its steps".to_owned(), |name| format!("`{name}`"));
+                        let many = match items.as_deref().map(<[Value]>::len) {
+                            Some(0) => "its list is empty, so nothing runs".to_owned(),
+                            Some(1) => format!("it runs {what} for 1 item, as a run of its own"),
+                            Some(many) => format!("it runs {what} for {many} items, each as a run of its own"),
+                            None => format!(
+                                "it runs {what} for each item, as runs of their own, and how many items there are is known only when the run gets \
+                                 there"
+                            ),
+                        };
+                        self.not_planned(step, format!("{many}; what they find and take is in no price"));
+                    })
                 }
                 StepKind::Task { .. } => {
                     self.not_planned(step, "what a task takes is known only when it has run".to_owned());

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::Reach;
-use repair_core::workflow::{Branch, Expression, RunIf, StepKind, Template, Variables, Workflow};
+use repair_core::workflow::{Branch, Expression, StepEnd, StepKind, Template, Variables, Workflow};
 
 /// What is known before a run begins.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     params: Value,
     run: Value,
+    /// The variables of the item, within a map. They have no values yet.
+    items: BTreeMap<String, Value>,
     /// Outputs of detect steps, by name.
     outputs: BTreeMap<String, Value>,
 }
@@ -19,7 +21,7 @@ pub(super) struct Known {
 impl Known {
     /// The variables that are known when a run starts.
     pub(super) fn new(at_start: Variables) -> Self {
-        Self { params: at_start.params, run: at_start.run, outputs: BTreeMap::new() }
+        Self { params: at_start.params, run: at_start.run, items: at_start.items, outputs: BTreeMap::new() }
     }
 
     /// Adds what a detect step puts out.
@@ -36,6 +38,7 @@ impl Known {
             visits: 1,
             error: Value::Null,
             run: self.run.clone(),
+            items: self.items.clone(),
         }
     }
 
@@ -84,8 +87,7 @@ pub(super) fn surely(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut begin: Vec<&str> = Vec::new();
     if workflow.kind.is_dag() {
-        let in_graph = workflow.steps.iter().filter(|step| step.inside.is_none() && step.run_if != RunIf::AnyFailed);
-        begin.extend(in_graph.map(|step| step.name.as_str()));
+        begin.extend(run_if_nothing_fails(workflow));
     } else {
         begin.push(&workflow.start);
     }
@@ -103,6 +105,27 @@ pub(super) fn surely(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The steps of a DAG that run if none fails. What is there for failures is skipped then, and so is what needs it.
+fn run_if_nothing_fails(workflow: &Workflow) -> Vec<&str> {
+    let mut ends: BTreeMap<&str, StepEnd> = BTreeMap::new();
+    loop {
+        let known = ends.len();
+        for step in &workflow.steps {
+            if ends.contains_key(step.name.as_str()) {
+                continue;
+            }
+            let before: Option<Vec<StepEnd>> = step.after.iter().map(|name| ends.get(name.as_str()).copied()).collect();
+            if let Some(before) = before {
+                let end = if step.why_skipped(&before).is_some() { StepEnd::Skipped } else { StepEnd::Succeeded };
+                ends.insert(&step.name, end);
+            }
+        }
+        if ends.len() == known {
+            return ends.into_iter().filter(|(_, end)| *end == StepEnd::Succeeded).map(|(name, _)| name).collect();
+        }
+    }
 }
 
 /// The steps to which a run may come more than once, in order of name.

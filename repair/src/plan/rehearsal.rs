@@ -42,7 +42,9 @@ pub async fn refusals(
                 continue;
             }
         };
-        both.push(Box::pin(rehearse(registry, workflow, &Variables::at_start(&params, now, now), now)).await);
+        both.push(
+            Box::pin(rehearse(registry, workflow, &Variables::at_start(&params, now, now).with_items(workflow.items.clone()), now)).await,
+        );
     }
     let others: Vec<Vec<String>> = both.iter().skip(1).map(|errors| errors.iter().map(Error::full).collect()).collect();
     let mut found: Vec<Error> = Vec::new();
@@ -53,9 +55,14 @@ pub async fn refusals(
         }
     }
     for step in &workflow.steps {
-        if let StepKind::Workflow { workflow: child, name, .. } = &step.kind {
-            let of_child = Box::pin(refusals(registry, child, &BTreeMap::new(), now)).await?;
-            found.extend(of_child.into_iter().map(|error| error.on("workflow", name)));
+        if let Some((child, name)) = step.kind.inner() {
+            // The steps within a map have the parameters of this workflow.
+            let none = BTreeMap::new();
+            let of_child = Box::pin(refusals(registry, child, if name.is_some() { &none } else { given }, now)).await?;
+            found.extend(of_child.into_iter().map(|error| match name {
+                Some(name) => error.on("workflow", name),
+                None => error.on("step", &step.name),
+            }));
         }
     }
     Ok(found)

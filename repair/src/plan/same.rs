@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 
-use repair_core::workflow::{Profile, SourceUse, Step, StepKind, Template, Wait, Workflow};
+use repair_core::workflow::{MapOver, MapStep, Profile, SourceUse, Step, StepKind, Template, Wait, Workflow};
 
 /// What a workflow defines differently than before, in words. Empty if it means the same.
 pub fn differences(before: &Workflow, now: &Workflow) -> Vec<String> {
@@ -107,6 +107,7 @@ fn without_with(kind: &StepKind) -> StepKind {
             strategies.iter_mut().for_each(|strategy| strategy.with = Template::Value(Value::Null));
         }
         StepKind::Wait(Wait::Sensor(wait)) => wait.with = Template::Value(Value::Null),
+        StepKind::Map(map) => map.with = Template::Value(Value::Null),
         _ => {}
     }
     kind
@@ -133,7 +134,7 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
     differ("`max_visits`", old.max_visits == new.max_visits);
     differ("`timeout`", old.timeout == new.timeout);
     differ("`heartbeat`", old.heartbeat == new.heartbeat);
-    differ("`after`", old.after == new.after);
+    differ("`after`", old.after == new.after && old.after_if == new.after_if);
     differ("`run_if`", old.run_if == new.run_if);
     differ("branch", old.inside == new.inside);
     let mut different: Vec<String> = found.iter().map(|what| format!("{what} of step `{name}` has changed")).collect();
@@ -143,6 +144,24 @@ fn of_step(old: &Step, new: &Step) -> Vec<String> {
                 different.push(format!("`with` of step `{name}` has changed"));
             }
             different.extend(differences(old, new).into_iter().map(|what| format!("in the workflow of step `{name}`, {what}")));
+        }
+        (StepKind::Map(old), StepKind::Map(new)) => {
+            let over = |map: &MapStep| match &map.over {
+                MapOver::Items(over) => (false, text(&plain(over))),
+                MapOver::Rows(with) => (true, text(&plain(with))),
+            };
+            let mut differ = |what: &str, same: bool| {
+                if !same {
+                    different.push(format!("{what} of step `{name}` has changed"));
+                }
+            };
+            differ("the list", over(old) == over(new));
+            differ("`as`", old.item == new.item);
+            differ("`with`", same(&plain(&old.with), &plain(&new.with)));
+            differ("`concurrency`", old.concurrency == new.concurrency);
+            differ("`tolerate`", old.tolerate == new.tolerate);
+            different
+                .extend(differences(&old.workflow, &new.workflow).into_iter().map(|what| format!("in the map of step `{name}`, {what}")));
         }
         (old, new) if !found.contains(&"plug-in") && !same(&without_with(old), &without_with(new)) => {
             different.push(format!("what step `{name}` does has changed"));

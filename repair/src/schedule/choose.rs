@@ -93,7 +93,10 @@ pub(crate) fn by_time(schedule: &Schedule, name: &str, standing: &mut Standing, 
         Missed::All => schedule.ticks(standing.settled, now, 1)?.into_iter().find(due).map(|tick| (tick, tick)),
         Missed::One | Missed::None => {
             let last = recent()?.last();
-            let last = last.map_or_else(|| Ok::<_, repair_core::Error>(schedule.last(standing.settled, certain)?.map(|(tick, _)| tick)), |tick| Ok(Some(tick)))?;
+            let last = last.map_or_else(
+                || Ok::<_, repair_core::Error>(schedule.last(standing.settled, certain)?.map(|(tick, _)| tick)),
+                |tick| Ok(Some(tick)),
+            )?;
             last.map(|tick| (tick, tick))
         }
     };
@@ -157,7 +160,11 @@ pub(crate) fn follower_id(name: &str, run: &str) -> String {
 
 /// A name that may be part of an id. Long names are told apart by a hash.
 fn short(name: &str) -> String {
-    if name.len() <= NAME_LENGTH { name.to_owned() } else { format!("{}-{}", name.chars().take(NAME_LENGTH - 9).collect::<String>(), &hash(name)[..8]) }
+    if name.len() <= NAME_LENGTH {
+        name.to_owned()
+    } else {
+        format!("{}-{}", name.chars().take(NAME_LENGTH - 9).collect::<String>(), &hash(name)[..8])
+    }
 }
 
 fn hash(text: &str) -> String {

@@ -93,7 +93,8 @@ pub fn export(workflow: &Workflow, timer: Timer, command: &[String]) -> Result<E
 
 /// What only `repair serve` keeps.
 fn lost(schedule: &Schedule) -> Vec<String> {
-    let mut notes = vec!["two runs may overlap if one takes longer than the time between two starts; they do not wait for each other".to_owned()];
+    let mut notes =
+        vec!["two runs may overlap if one takes longer than the time between two starts; they do not wait for each other".to_owned()];
     if schedule.per_day != PerDay::default() {
         notes.push("`per_day` is kept only by `repair serve`".to_owned());
     }
@@ -123,7 +124,9 @@ fn every_as_cron(every: Duration) -> Result<String> {
     let minutes = every.as_secs() / 60;
     let refuse = || {
         let shown = super::scheduler::humane(every);
-        Error::invalid(format!("every {shown} cannot be written as times of a day; use minutes that divide an hour, hours that divide a day, or `cron`"))
+        Error::invalid(format!(
+            "every {shown} cannot be written as times of a day; use minutes that divide an hour, hours that divide a day, or `cron`"
+        ))
     };
     if !every.as_secs().is_multiple_of(60) || minutes == 0 {
         return Err(refuse());
@@ -165,7 +168,8 @@ fn calendars(schedule: &Schedule) -> Result<Vec<String>> {
     if zone.starts_with(['+', '-']) {
         return Err(Error::invalid(format!("systemd knows no zone `{zone}`; name one such as Europe/Berlin")));
     }
-    let time = format!("{}:{}:00", list(&fields.hours, 0..24), fields.minutes.iter().map(|m| format!("{m:02}")).collect::<Vec<_>>().join(","));
+    let time =
+        format!("{}:{}:00", list(&fields.hours, 0..24), fields.minutes.iter().map(|m| format!("{m:02}")).collect::<Vec<_>>().join(","));
     let date = |days: &BTreeSet<u8>| format!("*-{}-{}", list(&fields.months, 1..13), list(days, 1..32));
     let week = |days: &BTreeSet<u8>| {
         let mut names: Vec<&str> = (1..=6).chain([0]).filter(|day| days.contains(day)).map(|day| DAYS[usize::from(day)]).collect();
@@ -221,10 +225,13 @@ fn eventbridge(name: &str, schedule: &Schedule, command: &[String]) -> Result<St
         0 => "{ Mode: 'OFF' }".to_owned(),
         minutes => format!("{{ Mode: FLEXIBLE, MaximumWindowInMinutes: {} }}", minutes.min(1_440)),
     };
-    let id: String = name.split(['-', '_']).flat_map(|part| {
-        let mut letters = part.chars();
-        letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
-    }).collect();
+    let id: String = name
+        .split(['-', '_'])
+        .flat_map(|part| {
+            let mut letters = part.chars();
+            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
+        })
+        .collect();
     let mut text = "Parameters:\n  TargetArn: { Type: String, Description: What is started with the command as its input }\n  RoleArn: { Type: String, Description: The role that may start it }\nResources:\n".to_owned();
     for (number, expression) in expressions.iter().enumerate() {
         let number = if expressions.len() > 1 { (number + 1).to_string() } else { String::new() };
@@ -264,7 +271,9 @@ impl Fields {
         const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
         let text = cron.to_string().to_lowercase();
         let words: Vec<&str> = text.split(' ').collect();
-        let [minute, hour, day, month, weekday] = words.as_slice() else { return Err(Error::internal("a cron pattern without five fields")) };
+        let [minute, hour, day, month, weekday] = words.as_slice() else {
+            return Err(Error::internal("a cron pattern without five fields"));
+        };
         let refuse = |field: &str| Error::invalid(format!("`{field}` in the cron pattern `{cron}` can only be run by `repair serve`"));
         let read = |field: &str, low: u8, high: u8, names: &[&str], first: u8| -> Result<BTreeSet<u8>> {
             let number = |word: &str| {
@@ -337,8 +346,13 @@ mod tests {
 
     fn exported(cron: &str, timer: Timer) -> Result<Exported> {
         let text = format!("workflow: a-b\nkind: dag\nschedule: {cron}\nsteps: {{ rest: {{ wait: {{ for: 1s }} }} }}\n");
-        let workflow = Workflow::parse("w.yaml", &text, &repair_core::plugin::Registry::default()).map_err(|error| Error::invalid(error.to_string()))?;
-        export(&workflow, timer, &["repair".to_owned(), "run".to_owned(), "/a b/w.yaml".to_owned(), "--param".to_owned(), "x=50%".to_owned()])
+        let workflow = Workflow::parse("w.yaml", &text, &repair_core::plugin::Registry::default())
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        export(
+            &workflow,
+            timer,
+            &["repair".to_owned(), "run".to_owned(), "/a b/w.yaml".to_owned(), "--param".to_owned(), "x=50%".to_owned()],
+        )
     }
 
     #[test]

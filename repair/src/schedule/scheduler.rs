@@ -160,7 +160,8 @@ impl Scheduler {
     /// `invalid` if the workflow has no `schedule`.
     pub fn of(repair: Repair) -> Result<Self> {
         let workflow = &repair.workflow;
-        let schedule = workflow.schedule.clone().ok_or_else(|| Error::invalid(format!("workflow `{}` has no `schedule`", workflow.name)))?;
+        let schedule =
+            workflow.schedule.clone().ok_or_else(|| Error::invalid(format!("workflow `{}` has no `schedule`", workflow.name)))?;
         let (name, own) = (workflow.name.clone(), workflow.clone());
         let writers: Writers = Arc::new(move |table| own.writes(table).then(|| name.clone()).into_iter().collect());
         Ok(Self { repair, schedule, writers, alerts: None, seen: Arc::default() })
@@ -199,7 +200,11 @@ impl Scheduler {
                 Ok(Step::Held(held)) => held.until,
                 Err(error) if error.kind() == ErrorKind::Cancelled => break,
                 Err(error) => {
-                    tracing::warn!(workflow = self.repair.workflow.name, error = error.full(), "the schedule could not go on; it is tried again");
+                    tracing::warn!(
+                        workflow = self.repair.workflow.name,
+                        error = error.full(),
+                        "the schedule could not go on; it is tried again"
+                    );
                     self.later(AFTER_ERROR)
                 }
             };
@@ -396,11 +401,16 @@ impl Scheduler {
         };
         let own = &self.repair.workflow.name;
         let ids: BTreeSet<String> = listed.iter().map(|listed| listed.run.clone()).collect();
-        let is_meant = |listed: &ListedRun| names.contains(&listed.begun.workflow) && listed.begun.workflow != *own && listed.begun.parent.is_none();
+        let is_meant =
+            |listed: &ListedRun| names.contains(&listed.begun.workflow) && listed.begun.workflow != *own && listed.begun.parent.is_none();
         listed
             .into_iter()
             .filter(|listed| is_meant(listed) && listed.latest.outcome.is_some_and(is_well))
-            .map(|listed| Ended { is_followed: ids.contains(&choose::follower_id(own, &listed.run)), at: listed.latest.at, run: listed.run })
+            .map(|listed| Ended {
+                is_followed: ids.contains(&choose::follower_id(own, &listed.run)),
+                at: listed.latest.at,
+                run: listed.run,
+            })
             .collect()
     }
 
@@ -413,7 +423,11 @@ impl Scheduler {
             let next = match self.check_deadline().await {
                 Ok(next) => next,
                 Err(error) => {
-                    tracing::warn!(workflow = self.repair.workflow.name, error = error.full(), "the deadline could not be checked; it is tried again");
+                    tracing::warn!(
+                        workflow = self.repair.workflow.name,
+                        error = error.full(),
+                        "the deadline could not be checked; it is tried again"
+                    );
                     self.later(AFTER_ERROR)
                 }
             };
@@ -442,14 +456,16 @@ impl Scheduler {
     }
 
     async fn judge(&self, journal: &dyn Journal, stands: &Standing, deadline: Timestamp, now: Timestamp) -> Result<()> {
-        let (workflow, lake, key) = (&self.repair.workflow.name, self.repair.opened.as_ref(), format!("deadline {}", self.repair.workflow.name));
+        let (workflow, lake, key) =
+            (&self.repair.workflow.name, self.repair.opened.as_ref(), format!("deadline {}", self.repair.workflow.name));
         if standing::read::<Checked>(lake, &key).await?.is_some_and(|checked| checked.deadline >= deadline) {
             return Ok(());
         }
         let day_before = deadline.checked_sub(24.hours()).unwrap_or(Timestamp::MIN).max(stands.since);
         if let Some((tick, _)) = self.schedule.last(day_before, deadline)? {
             // A run of a later tick makes up for it.
-            let ids: Vec<String> = self.schedule.ticks(tick, now, 1_000)?.into_iter().chain([tick]).map(|tick| choose::run_id(workflow, tick)).collect();
+            let ids: Vec<String> =
+                self.schedule.ticks(tick, now, 1_000)?.into_iter().chain([tick]).map(|tick| choose::run_id(workflow, tick)).collect();
             let runs: Vec<ListedRun> = journal.listed(now).await?.into_iter().filter(|listed| ids.contains(&listed.run)).collect();
             let in_time = |listed: &ListedRun| listed.latest.outcome.is_some_and(is_well) && listed.latest.at <= deadline;
             if !runs.iter().any(in_time) {
@@ -469,7 +485,9 @@ impl Scheduler {
 
     fn next_deadline(&self, now: Timestamp) -> Result<Timestamp> {
         for hours in [1, 25, 49, 73] {
-            if let Some(found) = self.schedule.deadline(now.checked_add(hours.hours()).unwrap_or(Timestamp::MAX))?.filter(|found| *found > now) {
+            if let Some(found) =
+                self.schedule.deadline(now.checked_add(hours.hours()).unwrap_or(Timestamp::MAX))?.filter(|found| *found > now)
+            {
                 return Ok(found);
             }
         }

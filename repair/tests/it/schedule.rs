@@ -199,7 +199,9 @@ async fn month(schedule: Schedule, seed: u64, start: &str, what: &str) {
             }
             (_, None) => {
                 // The lease of one that was killed lasts half a minute; it may have been taken just before, and that of its run after it.
-                let busy = |from: Timestamp, to: Timestamp| from <= due + SignedDuration::from_secs(1) && due < to + SignedDuration::from_secs(180);
+                let busy = |from: Timestamp, to: Timestamp| {
+                    from <= due + SignedDuration::from_secs(1) && due < to + SignedDuration::from_secs(180)
+                };
                 let was_busy = runs.values().any(|(from, to)| busy(*from, *to));
                 let from = due - SignedDuration::from_secs(180);
                 let was_there = there.iter().any(|(began, ended)| *began <= from && *ended > due + SignedDuration::from_secs(180));

@@ -13,12 +13,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::builtin::sql;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Usage;
 use crate::plugin::{Registry, StepContext, Task, UserQuery};
+use crate::workflow::MapStep;
 
-/// How many rows the output holds.
+/// How many rows the output holds, unless the step says.
 const MOST_ROWS: usize = 100;
+/// How many bytes the list may have if the step says how many rows it holds, as JSON: the journal keeps it.
+const MAX_LIST_BYTES: usize = 1024 * 1024;
 
 /// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -30,11 +33,17 @@ struct SqlConfig {
     /// Values that the query may name, as `:name`, beside `:now` and the parameters of the run.
     #[serde(default)]
     values: BTreeMap<String, Value>,
+    /// How many rows `list` holds at most: 100 by default, and up to 10,000.
+    #[serde(default)]
+    list: Option<usize>,
 }
 
 pub(super) fn register(registry: &mut Registry) {
     registry.task("sql", "runs a query, by which later steps decide", |config: SqlConfig| {
         sql::check(&config.query, &[], &config.values)?;
+        if config.list.is_some_and(|list| list > MapStep::MAX_ITEMS) {
+            return Err(Error::invalid(format!("`list` must be at most {}", MapStep::MAX_ITEMS)));
+        }
         Ok(Sql { config })
     });
 }
@@ -53,12 +62,22 @@ impl Task for Sql {
     async fn perform(&self, context: &StepContext) -> Result<(Value, Usage)> {
         let values = sql::values(context, None, &self.config.values);
         let mut batches = sql::ask(context, &self.config.query, values, BTreeMap::new()).await?;
-        let (mut rows, mut list) = (0u64, Vec::new());
+        let (mut rows, mut list, mut bytes) = (0u64, Vec::new(), 0);
+        let most = self.config.list.unwrap_or(MOST_ROWS);
         while let Some(batch) = batches.try_next().await? {
             context.check_cancelled()?;
             rows += batch.num_rows() as u64;
-            for row in (0..batch.num_rows()).take(MOST_ROWS.saturating_sub(list.len())) {
-                list.push(as_json(&batch, row)?);
+            for row in (0..batch.num_rows()).take(most.saturating_sub(list.len())) {
+                let row = as_json(&batch, row)?;
+                bytes += row.to_string().len();
+                if self.config.list.is_some() && bytes > MAX_LIST_BYTES {
+                    return Err(Error::invalid(format!(
+                        "the first {} rows of the query have more than {MAX_LIST_BYTES} bytes, which a list may not have; select fewer columns \
+                         or rows",
+                        list.len() + 1
+                    )));
+                }
+                list.push(row);
             }
         }
         Ok((json!({ "rows": rows, "first": list.first(), "list": list }), Usage::default()))

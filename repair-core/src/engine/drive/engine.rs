@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::engine::drive::purse::Purse;
 use crate::engine::drive::session::Session;
 use crate::engine::journal::{Fold, Journal, Signal, for_each_event_from};
 use crate::engine::prepare::preflight;
@@ -21,8 +22,8 @@ use crate::engine::pure::state::RunState;
 use crate::engine::report::RunReport;
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::Lake;
-use crate::price::Budget;
 use crate::plugin::{Clock, Progress, Registry};
+use crate::price::Budget;
 use crate::workflow::EVALUATOR;
 use crate::workflow::{Variables, Workflow};
 
@@ -205,6 +206,8 @@ pub struct Engine {
     pub stop: CancellationToken,
     /// How runs are driven.
     pub options: EngineOptions,
+    /// Who allows a run within another run to spend.
+    pub(crate) purse: Option<Arc<dyn Purse>>,
 }
 
 /// A request to start a run.
@@ -281,6 +284,20 @@ pub fn child_run_id(parent: &str, step: &str, visit: u32) -> String {
     format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
 }
 
+/// The id of the run that a map starts for an item, given by its index. It is the same for the same visit, which has one list.
+pub fn item_run_id(parent: &str, step: &str, visit: u32, item: u32) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(parent.as_bytes())
+        .update(&[0])
+        .update(step.as_bytes())
+        .update(&[0])
+        .update(&visit.to_le_bytes())
+        .update(&item.to_le_bytes());
+    let parent: String = parent.chars().take(32).collect();
+    format!("{parent}-{}", &hasher.finalize().to_hex().as_str()[..16])
+}
+
 /// To fold so many events takes a small part of a second.
 const KEEP_EVERY: u64 = 1 << 14;
 
@@ -313,7 +330,8 @@ impl Engine {
     /// An engine that uses the machine's clock and has no observer.
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
-        Self { registry, lake, journal, clock, observer: Arc::new(()), stop: CancellationToken::new(), options: EngineOptions::default() }
+        let (stop, options) = (CancellationToken::new(), EngineOptions::default());
+        Self { registry, lake, journal, clock, observer: Arc::new(()), stop, options, purse: None }
     }
 
     /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its
@@ -329,7 +347,7 @@ impl Engine {
         if self.journal.read(&run, 0, 1).await?.is_empty() {
             let at = self.clock.now();
             let now = request.now.unwrap_or(at);
-            let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now);
+            let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now).with_items(workflow.items.clone());
             preflight(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
         }
         self.hold(&run, Begin::Start(workflow, request), true).await

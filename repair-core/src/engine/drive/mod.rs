@@ -3,8 +3,10 @@
 pub(crate) mod artifact;
 mod asking;
 pub(crate) mod engine;
+mod inner;
 mod known;
 mod late;
+mod purse;
 pub(super) mod seen;
 mod session;
 mod units;

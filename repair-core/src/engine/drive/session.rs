@@ -11,21 +11,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere};
-use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, ReadyStrategy, Recorder, Repairs, Work, latest};
+use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere, item_run_id};
+use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, Over, ReadyStrategy, Recorder, Repairs, Work, latest};
 use crate::engine::journal::{Fold, Signal};
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::budget;
 use crate::engine::pure::decide::{Decision, decide, variables};
 use crate::engine::pure::event::{ErrorRecord, Event, Recorded, StopReason};
+use crate::engine::pure::items::MapState;
 use crate::engine::pure::kept;
 use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::{self, Caller};
 use crate::model::Usage;
 use crate::plugin::{Detector, Plugin, Progress, StepContext};
-use crate::price::Meter;
-use crate::workflow::{Step, StepKind, Variables, Wait, Workflow, limits};
+use crate::price::{Meter, Spend};
+use crate::workflow::{MapOver, Step, StepKind, Variables, Wait, Workflow, limits};
 
 /// How many events one run may have. Beyond that, it is in an endless loop.
 const MAX_EVENTS: u64 = 10_000_000;
@@ -154,7 +155,7 @@ impl<'a> Session<'a> {
         workflow: Arc<Workflow>,
         (state, kept): (RunState, u64),
     ) -> Result<Self> {
-        let variables = Variables::at_start(&state.started.params, state.started.at, state.started.now);
+        let variables = Variables::at_start(&state.started.params, state.started.at, state.started.now).with_items(workflow.items.clone());
         let setting = Setting {
             run: run.into(),
             now: state.started.now,
@@ -383,13 +384,21 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Cancels the runs that this run started for its workflow steps.
+    /// Cancels the runs that this run started for its workflow steps and for the items of its maps.
     async fn cancel_children(&self) {
+        let mut children = Vec::new();
         for (step, position) in &self.state.active {
-            if !matches!(self.workflow.step(step).map(|step| &step.kind), Some(StepKind::Workflow { .. })) {
-                continue;
+            match self.workflow.step(step).map(|step| &step.kind) {
+                Some(StepKind::Workflow { .. }) => children.push(child_run_id(self.run, step, position.visit)),
+                Some(StepKind::Map(_)) => {
+                    let map = self.state.steps.get(step).and_then(|done| done.map.as_ref());
+                    let items = map.into_iter().flat_map(MapState::pending);
+                    children.extend(items.map(|item| item_run_id(self.run, step, position.visit, item)));
+                }
+                _ => {}
             }
-            let child = child_run_id(self.run, step, position.visit);
+        }
+        for child in children {
             match self.engine.cancel(&child).await {
                 Ok(_) => {}
                 // It was never started, or has ended.
@@ -419,12 +428,27 @@ impl<'a> Session<'a> {
             }
             let workflow = self.workflow.clone();
             let step = workflow.step(name).ok_or_else(|| Error::internal(format!("the workflow has no step `{name}`")))?;
-            if let Err(error) = self.start_job(step) {
+            let started = match self.may_spend().await {
+                Ok(()) => self.start_job(step),
+                // The outer run stops this one, or has gone on without it.
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Ok(false),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = started {
                 self.record(vec![Event::StepFailed { step: name.clone(), error: ErrorRecord::from(&error), units: false }]).await?;
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Checks that the budget of the run around this one is not exceeded yet, and puts on record there what this run has spent.
+    async fn may_spend(&self) -> Result<()> {
+        let Some(purse) = &self.engine.purse else { return Ok(()) };
+        match purse.allow(vec![budget::spent_in_run(&self.state, &self.workflow)]).await?.refused {
+            None => Ok(()),
+            Some(why) => Err(Error::new(ErrorKind::Budget, why)),
+        }
     }
 
     fn start_job(&mut self, step: &Step) -> Result<()> {
@@ -447,8 +471,23 @@ impl<'a> Session<'a> {
         let job = self.make_job(step, &caller, &variables)?;
         let repairs = |done: &StepState| Repairs { strategy: done.strategy, earlier: done.earlier.clone(), units: done.units.clone() };
         let repairs = self.state.steps.get(&step.name).map(repairs).unwrap_or_default();
-        let budgeted = limits(&self.workflow, step, None).next().is_some();
-        let work = Work { engine: self.engine.clone(), step: step.clone(), context, variables, entered_at, rules_used, repairs, budgeted };
+        let items = self.state.steps.get(&step.name).and_then(|done| done.map.clone());
+        let purse = self.engine.purse.as_ref();
+        let budgeted = purse.is_some() || limits(&self.workflow, step, None).next().is_some();
+        let in_dollars =
+            purse.is_some_and(|purse| purse.is_in_dollars()) || limits(&self.workflow, step, None).any(|limit| limit.budget.usd.is_some());
+        let work = Work {
+            engine: self.engine.clone(),
+            step: step.clone(),
+            context,
+            variables,
+            entered_at,
+            rules_used,
+            repairs,
+            items,
+            budgeted,
+            in_dollars,
+        };
         self.next_job += 1;
         let recorder = Recorder { step: step.name.clone(), job: self.next_job, messages: self.sender.clone() };
         let (name, number) = (step.name.clone(), self.next_job);
@@ -476,7 +515,7 @@ impl<'a> Session<'a> {
             let terms = Terms::of(&workflow, step, index)?;
             let tags = Arc::new(terms.tags);
             let lake = lake::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
-            let budgeted = !terms.budgets.is_empty();
+            let budgeted = self.engine.purse.is_some() || !terms.budgets.is_empty();
             Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
         });
         made.collect()
@@ -513,6 +552,15 @@ impl<'a> Session<'a> {
                 Job::Sense { sensor: self.plugin(step, step, 0, visit, variables)?.try_into()?, wait: wait.clone() }
             }
             StepKind::Workflow { workflow, with, .. } => Job::Child { workflow: workflow.clone(), params: with.resolve(variables)? },
+            StepKind::Map(map) => {
+                let is_known = self.state.steps.get(&step.name).is_some_and(|done| done.map.is_some());
+                let over = match &map.over {
+                    _ if is_known => Over::Known,
+                    MapOver::Items(over) => Over::Items(over.resolve(variables)?),
+                    MapOver::Rows(_) => Over::Rows(self.plugin(step, step, 0, visit, variables)?.try_into()?),
+                };
+                Job::Map { map: map.clone(), over }
+            }
             _ => return Err(Error::internal(format!("step `{}` has no work", step.name))),
         })
     }
@@ -556,6 +604,12 @@ impl<'a> Session<'a> {
                     let granted = if self.accepts(&step, job, None) { self.reserve(&step, &units).await? } else { Err(stale()) };
                     let _ = done.send(granted);
                 }
+                Ask::Allow(item, totals, done) => {
+                    self.record(std::mem::take(&mut events)).await?;
+                    waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
+                    let granted = if self.accepts(&step, job, None) { self.allow(&step, item, &totals).await? } else { Err(stale()) };
+                    let _ = done.send(granted);
+                }
             }
             next = if events.len() < MAX_COMMIT { self.messages.try_recv().ok() } else { None };
         }
@@ -569,11 +623,52 @@ impl<'a> Session<'a> {
     /// Reserves the worst-case usage of units, as far as budgets allow; durable when it returns. The inner error is the job's, not the
     /// run's.
     async fn reserve(&mut self, step: &str, units: &[(u32, Usage)]) -> Result<Result<budget::Granted>> {
-        let granted = match budget::grant(&self.state, &self.workflow, step, units) {
+        let mut granted = match budget::grant(&self.state, &self.workflow, step, units) {
             Ok(granted) => granted,
             Err(error) => return Ok(Err(error)),
         };
+        if let Some(purse) = self.engine.purse.clone()
+            && granted.units > 0
+        {
+            let asked = &units[..granted.units];
+            let allowed = match budget::totals(&self.state, &self.workflow, step, asked, purse.is_in_dollars()) {
+                Ok(totals) => purse.allow(totals).await,
+                Err(error) => Err(error),
+            };
+            match allowed {
+                Ok(allowed) if allowed.units < granted.units => granted = allowed,
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
         self.record(budget::reserved(step, &units[..granted.units])).await?;
+        Ok(Ok(granted))
+    }
+
+    /// Lets the run of an item spend up to the largest of these totals that the budgets of this run and of those around it allow; durable when it
+    /// returns. The inner error is the job's, not the run's.
+    async fn allow(&mut self, name: &str, item: u32, totals: &[Spend]) -> Result<Result<budget::Granted>> {
+        let workflow = self.workflow.clone();
+        let step = workflow.step(name).ok_or_else(|| Error::internal(format!("the workflow has no step `{name}`")))?;
+        let known = budget::known_of(&self.state, step, item);
+        let mut granted = budget::allow(&self.state, &workflow, step, item, totals);
+        if let Some(purse) = self.engine.purse.clone()
+            && granted.units > 0
+        {
+            let spent = budget::spent_in_run(&self.state, &workflow);
+            let own = totals.iter().take(granted.units).map(|total| spent + total.beyond(known)).collect();
+            match purse.allow(own).await {
+                Ok(allowed) if allowed.units < granted.units => granted = allowed,
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if let Some(most) = granted.units.checked_sub(1).and_then(|last| totals.get(last))
+            && most.beyond(known) != Spend::default()
+        {
+            let spend = most.at_least(known);
+            self.record(vec![Event::InnerSpend { step: name.to_owned(), item, spend }]).await?;
+        }
         Ok(Ok(granted))
     }
 

@@ -11,15 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::asking;
-use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, try_load};
+use crate::engine::drive::engine::Engine;
 use crate::engine::drive::known;
 use crate::engine::drive::late;
 use crate::engine::drive::seen;
 use crate::engine::drive::units;
 use crate::engine::drive::units::Turn;
-use crate::engine::prepare::preflight;
 use crate::engine::pure::budget::Granted;
-use crate::engine::pure::event::{Event, FindingsRecord, Outcome};
+use crate::engine::pure::event::{Event, FindingsRecord};
+use crate::engine::pure::items::MapState;
 use crate::engine::pure::state::RunState;
 use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,8 @@ use crate::model::{
     Cells, ComparedCounts, Counts, DefectKind, Findings, Fingerprints, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts,
 };
 use crate::plugin::{AggregateRequest, Aggregator, Detector, GapSink, Repairer, Sensor, StepContext, Task};
-use crate::workflow::{SensorWait, Step, Variables, Workflow};
+use crate::price::Spend;
+use crate::workflow::{MapStep, SensorWait, Step, Variables, Workflow};
 
 /// A request from a job to the driver.
 pub(crate) struct Message {
@@ -49,6 +50,8 @@ pub(crate) enum Ask {
     Record(Vec<Event>, oneshot::Sender<Result<()>>),
     /// To reserve the worst-case usage of these units.
     Reserve(Vec<(u32, Usage)>, oneshot::Sender<Result<Granted>>),
+    /// To let the run of an item spend up to one of these totals.
+    Allow(u32, Vec<Spend>, oneshot::Sender<Result<Granted>>),
 }
 
 /// Sends a job's requests to the driver.
@@ -78,6 +81,15 @@ impl Recorder {
         self.ask(Ask::Reserve(units, done), answer).await
     }
 
+    /// Lets the run of an item spend up to the largest of these totals that budgets allow. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`].
+    pub(crate) async fn allow(&self, item: u32, totals: Vec<Spend>) -> Result<Granted> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Ask::Allow(item, totals, done), answer).await
+    }
+
     async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
         let gone = || Error::new(ErrorKind::Cancelled, "the run continued without this attempt");
         let message = Message { step: self.step.clone(), job: self.job, ask };
@@ -96,8 +108,12 @@ pub(crate) struct Work {
     pub(crate) rules_used: Vec<u32>,
     /// The progress of this visit, if the step repairs.
     pub(crate) repairs: Repairs,
+    /// The items of this visit, if the step is a map and its list is known.
+    pub(crate) items: Option<MapState>,
     /// Whether a budget applies to the step.
     pub(crate) budgeted: bool,
+    /// Whether a budget in dollars applies to it.
+    pub(crate) in_dollars: bool,
 }
 
 /// The progress of a repair step within a visit.
@@ -136,6 +152,18 @@ pub(crate) enum Job {
     Sense { sensor: Arc<dyn Sensor>, wait: Box<SensorWait> },
     /// Run another workflow.
     Child { workflow: Arc<Workflow>, params: Value },
+    /// Run a workflow for each item of a list.
+    Map { map: Box<MapStep>, over: Over },
+}
+
+/// The list of a map.
+pub(crate) enum Over {
+    /// It is on record.
+    Known,
+    /// The items, computed.
+    Items(Value),
+    /// The rows that a task gives.
+    Rows(Arc<dyn Task>),
 }
 
 /// The result of an attempt that succeeded.
@@ -148,7 +176,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn plain(output: Value) -> Self {
+    pub(crate) fn plain(output: Value) -> Self {
         Self { output, findings: None, exceptions: None, usage: Usage::default() }
     }
 }
@@ -201,7 +229,8 @@ impl Work {
                 Ok(Done { output, findings: None, exceptions: None, usage })
             }
             Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait, recorder).await?),
-            Job::Child { workflow, params } => self.child(&workflow, params).await,
+            Job::Child { workflow, params } => self.child(&workflow, params, recorder).await,
+            Job::Map { map, over } => self.map(&map, over, recorder).await,
         }
     }
 
@@ -477,54 +506,6 @@ impl Work {
                 () = clock.sleep_until(next) => {}
                 () = self.context.cancel.cancelled() => {}
             }
-        }
-    }
-
-    async fn child(&self, workflow: &Workflow, params: Value) -> Result<Done, Failed> {
-        let run = child_run_id(&self.context.run, &self.step.name, self.context.visit);
-        let given: BTreeMap<String, Value> = match params {
-            Value::Object(params) => params.into_iter().collect(),
-            _ => BTreeMap::new(),
-        };
-        let params = workflow.bind_values(&given)?;
-        let engine = Engine { stop: self.context.cancel.clone(), ..self.engine.clone() };
-        // The journal of a run that was started by an earlier version does not have its parent's now.
-        let begun = try_load(engine.journal.as_ref(), &run).await?.map(|(state, _)| state.started.now);
-        let now = begun.unwrap_or(self.context.now);
-        let request = StartRequest::new(run.as_str())
-            .with_params(params)
-            .with_environment(json!({ "parent": self.context.run.as_ref() }))
-            .with_now(now)
-            .with_turn(self.context.turn);
-        // What is refused before the run starts fails the step. What goes wrong in driving it later is not an error of the step.
-        let variables = Variables::at_start(&workflow.fix(&request.params, now)?, engine.clock.now(), now);
-        preflight(&engine.registry, engine.lake.as_ref(), workflow, &variables).await?;
-        let mut driven = engine.start(workflow, request).await;
-        if let Ok(report) = &driven
-            && matches!(report.outcome, Some(Outcome::Failed | Outcome::Blind | Outcome::Cancelled | Outcome::OverBudget))
-            && self.context.attempt > 1
-        {
-            // A retry repeats only what failed in it.
-            driven = engine.redrive(&run, None).await;
-        }
-        let report = match driven {
-            Ok(report) => report,
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error.into()),
-            Err(error) => return Err(Failed { error, units: false, driving: true }),
-        };
-        match report.outcome {
-            Some(Outcome::Succeeded | Outcome::SucceededWithExceptions) => {
-                let steps = report.steps.iter().map(|step| (step.name.clone(), step.output.clone())).collect();
-                let output = json!({ "run": run, "outcome": report.outcome, "steps": Value::Object(steps) });
-                let exceptions = report.reason.filter(|_| report.outcome == Some(Outcome::SucceededWithExceptions));
-                Ok(Done { output, findings: None, exceptions, usage: report.usage })
-            }
-            Some(outcome) => {
-                let kind = report.error.filter(|kind| *kind != ErrorKind::Cancelled).unwrap_or(ErrorKind::Failed);
-                let why = report.reason.unwrap_or_default();
-                Err(Error::new(kind, format!("run `{run}` of workflow `{}` ended as {}: {why}", workflow.name, outcome.as_str())).into())
-            }
-            None => Err(Error::new(ErrorKind::Cancelled, format!("run `{run}` of workflow `{}` was stopped", workflow.name)).into()),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! paid for calls, is never exceeded. What other steps read is known only when they end, so a step does not begin once a budget is
 //! exceeded.
 //!
-//! The requests that a detector makes are counted in the same way, each as one unit.
+//! The requests that a detector makes are counted in the same way, each as one unit. A run within this one may spend as much as this one has put on
+//! record for it.
 
 use crate::engine::pure::event::Event;
 use crate::engine::pure::state::{RunState, StepState};
@@ -28,25 +29,37 @@ pub(crate) fn at_work<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strate
     step.kind.strategies().get(state.steps.get(&step.name).map_or(0, |done| done.strategy))
 }
 
+/// The strategy of which units are planned. Until they are, a detector is at work.
+fn with_units<'a>(state: &RunState, step: &'a Step) -> Option<&'a Strategy> {
+    let has_units = state.steps.get(&step.name).is_some_and(|done| done.units.is_some());
+    at_work(state, step).filter(|_| has_units)
+}
+
+/// The prices that the step pays now.
+fn prices_now<'a>(state: &RunState, workflow: &'a Workflow, step: &'a Step) -> Prices<'a> {
+    let strategy = with_units(state, step);
+    Prices::of(workflow, strategy.map_or_else(|| detector_of(workflow, step), |strategy| Some(&strategy.with)).and_then(source_of))
+}
+
+fn no_price(workflow: &Workflow, step: &Step) -> Error {
+    let known = workflow.prices.as_ref().map_or("in use", |book| book.file.as_str());
+    Error::invalid(format!("the price book {known} has no price for the source of step `{}`; add it under `sources`", step.name))
+}
+
 /// How many of these units fit the budgets that apply to a step, on top of everything spent and reserved.
 ///
 /// # Errors
 /// `invalid` if a budget is in dollars and the price book has no price for what a unit uses.
 pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)]) -> Result<Granted> {
     let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
-    // Until the units of a strategy are planned, a detector is at work.
-    let has_units = state.steps.get(&step.name).is_some_and(|done| done.units.is_some());
-    let strategy = at_work(state, step).filter(|_| has_units);
-    let prices =
-        Prices::of(workflow, strategy.map_or_else(|| detector_of(workflow, step), |strategy| Some(&strategy.with)).and_then(source_of));
+    let strategy = with_units(state, step);
+    let prices = prices_now(state, workflow, step);
     let mut limits: Vec<(BudgetLimit<'_>, Spend)> =
         limits(workflow, step, strategy).map(|limit| (limit, spent(state, workflow, step, limit.of))).collect();
     let in_dollars = limits.iter().any(|(limit, _)| limit.budget.usd.is_some());
     for (index, (_, worst)) in asked.iter().enumerate() {
         if in_dollars && prices.lack(worst) {
-            let known = workflow.prices.as_ref().map_or("in use", |book| book.file.as_str());
-            let message = format!("the price book {known} has no price for the source of step `{}`; add it under `sources`", step.name);
-            return Err(Error::invalid(message));
+            return Err(no_price(workflow, step));
         }
         let more = prices.worst(worst);
         for (limit, spent) in &limits {
@@ -62,6 +75,54 @@ pub(crate) fn grant(state: &RunState, workflow: &Workflow, step: &str, asked: &[
         limits.iter_mut().for_each(|(_, spent)| *spent = *spent + more);
     }
     Ok(Granted { units: asked.len(), refused: None })
+}
+
+/// What the whole run has spent and reserved, with what the runs within it may spend.
+pub(crate) fn spent_in_run(state: &RunState, workflow: &Workflow) -> Spend {
+    state
+        .steps
+        .iter()
+        .map(|(name, done)| workflow.step(name).map(|step| spent_by(workflow, step, done, BudgetScope::Run)).unwrap_or_default())
+        .sum()
+}
+
+/// The totals of the run once each of these reservations is made, one after the other.
+///
+/// # Errors
+/// `invalid` if a budget is in dollars and there is no price for what a unit uses.
+pub(crate) fn totals(state: &RunState, workflow: &Workflow, step: &str, asked: &[(u32, Usage)], in_dollars: bool) -> Result<Vec<Spend>> {
+    let step = workflow.step(step).ok_or_else(|| Error::internal(format!("the workflow has no step `{step}`")))?;
+    let prices = prices_now(state, workflow, step);
+    let mut total = spent_in_run(state, workflow);
+    asked
+        .iter()
+        .map(|(_, worst)| {
+            if in_dollars && prices.lack(worst) {
+                return Err(no_price(workflow, step));
+            }
+            total = total + prices.worst(worst);
+            Ok(total)
+        })
+        .collect()
+}
+
+/// How many of these totals of a run within this one fit the budget of this one.
+pub(crate) fn allow(state: &RunState, workflow: &Workflow, step: &Step, item: u32, totals: &[Spend]) -> Granted {
+    let known = known_of(state, step, item);
+    let spent = spent_in_run(state, workflow);
+    for (index, total) in totals.iter().enumerate() {
+        for limit in limits(workflow, step, None).filter(|limit| matches!(limit.of, BudgetScope::Run)) {
+            if let Err(exceeded) = limit.budget.fits(spent, total.beyond(known)) {
+                return Granted { units: index, refused: Some(over_budget(step, limit.of, &exceeded.to_string())) };
+            }
+        }
+    }
+    Granted { units: totals.len(), refused: None }
+}
+
+/// What a run within this one may spend by now.
+pub(crate) fn known_of(state: &RunState, step: &Step, item: u32) -> Spend {
+    state.steps.get(&step.name).and_then(|done| done.inner.get(&item)).copied().unwrap_or_default()
 }
 
 /// The events that reserve the worst-case usage of units.
@@ -115,7 +176,8 @@ fn spent_by(workflow: &Workflow, step: &Step, done: &StepState, of: BudgetScope<
     let taken = taken.map(|(name, taken)| prices(name).worst(&[taken.usage, taken.assumed].into_iter().sum()));
     let now = done.strategy_name();
     let reserved: Usage = if counts(now) { done.reserved.values().copied().sum() } else { Usage::default() };
-    taken.chain([prices(now).worst(&reserved)]).sum()
+    let inner = done.inner.values().copied().chain([done.inner_before]);
+    taken.chain([prices(now).worst(&reserved)]).chain(inner).sum()
 }
 
 /// The prices that a step pays when it uses a strategy or, for other steps, its plug-in.

@@ -184,16 +184,21 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
         {
             Some("workflow")
         }
+        (StepKind::Map(old), StepKind::Map(new))
+            if different_workflow(&old.workflow, &new.workflow)
+                || !same(&old.with, &new.with)
+                || old.item != new.item
+                || format!("{:?}", old.over) != format!("{:?}", new.over) =>
+        {
+            Some("map")
+        }
         _ => None,
     }
 }
 
 /// Whether two workflows that run as a step differ: in their own text, in what they include, or in a workflow that they run. Prices may change.
 fn different_workflow(old: &Workflow, new: &Workflow) -> bool {
-    let inner = |step: &Step| match &step.kind {
-        StepKind::Workflow { workflow, .. } => Some(Arc::clone(workflow)),
-        _ => None,
-    };
+    let inner = |step: &Step| step.kind.inner().map(|(workflow, _)| Arc::clone(workflow));
     old.text != new.text
         || old.tables != new.tables
         || format!("{:?}", old.sources) != format!("{:?}", new.sources)

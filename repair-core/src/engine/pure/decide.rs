@@ -7,12 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::engine::pure::event::{ErrorRecord, Event, Outcome, Settled, StopReason};
+use crate::engine::pure::items::MapState;
 use crate::engine::pure::retry;
 use crate::engine::pure::state::{BranchState, Phase, Position, RunState, StepState};
 use crate::engine::pure::units::{UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Usage;
-use crate::workflow::{ParallelBranch, RunIf, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
+use crate::workflow::given_items;
+use crate::workflow::{ParallelBranch, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -186,10 +188,10 @@ fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<
         if state.active.contains_key(&step.name) {
             continue;
         }
-        let Some(before) = step.after.iter().map(|name| Some((name.as_str(), settled(name)?))).collect::<Option<Vec<_>>>() else {
+        let Some(ends) = step.after.iter().map(|name| settled(name).map(Settled::end)).collect::<Option<Vec<_>>>() else {
             continue;
         };
-        if let Some(why) = skipped(step.run_if, &before) {
+        if let Some(why) = step.why_skipped(&ends) {
             events.push(Event::StepSettled { step: step.name.clone(), result: Settled::Skipped { why } });
         } else if room > 0 {
             room -= 1;
@@ -199,36 +201,11 @@ fn begin_ready(state: &RunState, workflow: &Workflow, max_parallel: u32) -> Vec<
     if all { vec![end_of_dag(state, workflow)] } else { events }
 }
 
-/// Why a step is skipped, given the results of the steps before it; none if it runs.
-fn skipped(run_if: RunIf, before: &[(&str, &Settled)]) -> Option<String> {
-    let verb = |settled: &Settled| match settled {
-        Settled::Succeeded => "succeeded",
-        Settled::Failed { .. } => "failed",
-        Settled::Skipped { .. } => "was skipped",
-    };
-    let is = |wanted: fn(&Settled) -> bool| before.iter().find(|(_, settled)| wanted(settled));
-    let succeeded = |settled: &Settled| matches!(settled, Settled::Succeeded);
-    match run_if {
-        RunIf::AllSucceeded => {
-            is(|settled| !matches!(settled, Settled::Succeeded)).map(|(name, settled)| format!("`{name}` {}", verb(settled)))
-        }
-        RunIf::AnySucceeded => {
-            before.iter().all(|(_, settled)| !succeeded(settled)).then(|| "none of the steps before it succeeded".to_owned())
-        }
-        RunIf::AnyFailed => {
-            is(|settled| matches!(settled, Settled::Failed { .. })).is_none().then(|| "none of the steps before it failed".to_owned())
-        }
-        RunIf::AllDone => None,
-    }
-}
-
 /// A DAG fails if a step failed, unless a later step that handles failures succeeded.
 fn end_of_dag(state: &RunState, workflow: &Workflow) -> Event {
     let result = |name: &str| state.steps.get(name).and_then(|step| step.settled.as_ref());
     let handled = |failed: &str| {
-        let handles =
-            |step: &&Step| matches!(step.run_if, RunIf::AnyFailed | RunIf::AllDone) && step.after.iter().any(|name| name == failed);
-        workflow.steps.iter().filter(handles).any(|step| result(&step.name) == Some(&Settled::Succeeded))
+        workflow.steps.iter().filter(|step| step.handles_failure_of(failed)).any(|step| result(&step.name) == Some(&Settled::Succeeded))
     };
     let unhandled = workflow.steps.iter().find_map(|step| match result(&step.name) {
         // Continuing never makes up for data that could not be examined.
@@ -283,7 +260,10 @@ fn after_failure(
     let rules_of = step.retry_of(strategy);
     // Otherwise the step itself failed: while planning or publishing, or by its timeout.
     let failed = units.filter(|units| position.units_failed && units.failed() > 0);
-    let kinds = failed.map_or_else(|| BTreeSet::from([error.kind]), |units| units.failed_by_kind().map(|(kind, _)| kind).collect());
+    let items = done.and_then(|done| done.map.as_ref()).filter(|map| position.units_failed && map.error().is_some());
+    let by_kind: Option<BTreeMap<ErrorKind, u64>> =
+        failed.map(|units| units.failed_by_kind().collect()).or_else(|| items.map(MapState::failed_by_kind));
+    let kinds = by_kind.as_ref().map_or_else(|| BTreeSet::from([error.kind]), |kinds| kinds.keys().copied().collect());
     let (mut rules, mut again, mut wait) = (BTreeSet::new(), Vec::new(), Duration::ZERO);
     for kind in kinds {
         if let Some(rule) = retry::applicable(rules_of, &position.rules_used, kind) {
@@ -294,9 +274,10 @@ fn after_failure(
         }
     }
     // Once too many units have failed for good, retrying the others cannot save the step.
-    let hopeless = failed.is_some_and(|units| {
-        let lost = units.failed_by_kind().filter(|(kind, _)| !again.contains(kind));
-        step.is_hopeless(strategy, lost, units.len())
+    let all = failed.map(UnitStates::len).or_else(|| items.map(MapState::len)).unwrap_or_default();
+    let hopeless = by_kind.is_some_and(|kinds| {
+        let lost = kinds.into_iter().filter(|(kind, _)| !again.contains(kind));
+        step.is_hopeless(strategy, lost, all)
     });
     if !again.is_empty() && !hopeless {
         let wait = wait.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
@@ -311,6 +292,14 @@ fn after_failure(
         && units.pending() == 0
     {
         return vec![succeeded(step, repair_output(&done.earlier, Some(units)))];
+    }
+    if let Some(map) = items
+        && !hopeless
+        && map.pending().next().is_none()
+        // To tolerate an item never makes up for data that could not be examined.
+        && error.kind != ErrorKind::Blind
+    {
+        return vec![succeeded(step, map.output())];
     }
     match step.catch.iter().find(|rule| rule.on.matches(error.kind)) {
         Some(rule) => go(state, workflow, step, &rule.goto, Some(format!("{}: {}", error.kind, error.message))),
@@ -416,6 +405,18 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {
             exceptions.push(format!("{} of {} units of `{name}` failed", units.failed(), units.len()));
         }
+        if let Some(map) = &step.map {
+            let failed = map.failures().count();
+            if failed > 0 {
+                exceptions.push(format!("{failed} of {} items of `{name}` failed", map.len()));
+            }
+            let mut within = map.ended.iter().filter_map(|(item, result)| Some((item, result.exceptions.as_ref()?)));
+            if let Some((item, first)) = within.next() {
+                let more = within.count();
+                let more = if more > 0 { format!("; and in {more} more") } else { String::new() };
+                exceptions.push(format!("in item {item} of `{name}`: {first}{more}"));
+            }
+        }
         for earlier in &step.earlier {
             if let Some(error) = &earlier.error {
                 exceptions.push(format!("strategy `{}` of `{name}` failed: {}: {}", earlier.strategy, error.kind, error.message));
@@ -463,6 +464,7 @@ pub(crate) fn variables(state: &RunState, step: &str, now: Timestamp) -> Variabl
         visits: position.map_or(0, |position| position.visit),
         error: error.map(|error| json!({ "kind": error.kind, "message": error.message })).unwrap_or_default(),
         run: Variables::of_run(state.started.at, state.started.now, now),
+        items: given_items(&state.started.children),
     }
 }
 

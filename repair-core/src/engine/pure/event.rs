@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::pure::items::ItemResult;
 use crate::error::{Error, ErrorKind};
 use crate::lake::overlay::accuracy::Errors;
 use crate::model::Usage;
 use crate::model::{AnswerPrint, BadRow, Conflicts, Counts, DefectKind, OtherKeys, Scope, Suspects};
-use crate::price::{Budget, Query};
+use crate::price::{Budget, Query, Spend};
+use crate::workflow::StepEnd;
 
 /// The version of the event format.
 pub const FORMAT: u32 = 1;
@@ -142,6 +144,17 @@ pub enum Settled {
         /// Why.
         why: String,
     },
+}
+
+impl Settled {
+    /// How the step ended, without the reason.
+    pub fn end(&self) -> StepEnd {
+        match self {
+            Self::Succeeded => StepEnd::Succeeded,
+            Self::Failed { .. } => StepEnd::Failed,
+            Self::Skipped { .. } => StepEnd::Skipped,
+        }
+    }
 }
 
 /// How accurate a strategy was, measured by rows that arrived after it had repaired their slots.
@@ -434,6 +447,31 @@ pub enum Event {
         table: String,
         /// The accuracy over the whole interval that was examined, by strategy.
         strategies: BTreeMap<String, LateTruth>,
+    },
+    /// The list of a map is known. It stays as it is for this visit, so that an item keeps its run.
+    ItemsPlanned {
+        /// The step.
+        step: String,
+        /// The items.
+        items: Vec<Value>,
+    },
+    /// A run within this one may spend up to this, over all its attempts; or it has. Recorded only where a budget applies, before it spends it.
+    InnerSpend {
+        /// The step.
+        step: String,
+        /// The index of the item in a map; 0 for a workflow step.
+        item: u32,
+        /// How much.
+        spend: Spend,
+    },
+    /// The run for an item of a map ended.
+    ItemEnded {
+        /// The step.
+        step: String,
+        /// The index of the item.
+        item: u32,
+        /// How.
+        result: Box<ItemResult>,
     },
     /// A step succeeded.
     StepSucceeded {

@@ -7,6 +7,7 @@ pub(crate) mod budget;
 pub mod control;
 pub(crate) mod decide;
 pub(crate) mod event;
+pub(crate) mod items;
 pub(crate) mod kept;
 pub mod retry;
 pub(crate) mod state;

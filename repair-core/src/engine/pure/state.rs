@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::pure::event::{ErrorRecord, Event, FORMAT, FindingsRecord, LateTruth, Outcome, Recorded, Settled, StopReason};
+use crate::engine::pure::items::MapState;
 use crate::engine::pure::units::{EarlierStrategy, UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
-use crate::price::Budget;
 use crate::model::Usage;
 use crate::model::{DefectKind, Suspects};
+use crate::price::Budget;
+use crate::price::Spend;
 
 /// The state of a run, according to its events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,6 +176,12 @@ pub struct StepState {
     pub earlier: Vec<EarlierStrategy>,
     /// The units of the strategy in use in its latest visit, if it is a repair step.
     pub units: Option<UnitStates>,
+    /// The items of its latest visit, if it is a map and its list is known.
+    pub map: Option<MapState>,
+    /// What the runs within this one may spend or have spent in its latest visit, by the index of their item, if a budget applies.
+    pub inner: BTreeMap<u32, Spend>,
+    /// The same for all visits before.
+    pub inner_before: Spend,
     /// The branches of its latest visit, if it is a parallel step.
     pub branches: BTreeMap<String, BranchState>,
     /// Its result, if it is a step of a DAG and has one.
@@ -395,6 +403,9 @@ impl RunState {
         state.visits = visit;
         state.assume_all();
         state.units = None;
+        state.map = None;
+        let inner = std::mem::take(&mut state.inner);
+        state.inner_before = inner.into_values().fold(state.inner_before, |sum, spend| sum + spend);
         state.strategy = 0;
         state.earlier.clear();
         state.branches.clear();
@@ -448,7 +459,12 @@ impl RunState {
                 state.attempts += 1;
                 state.output = output.clone();
                 state.exceptions.clone_from(exceptions);
-                state.take(*usage);
+                if state.inner.is_empty() {
+                    state.take(*usage);
+                } else {
+                    // Budgets know it already.
+                    state.usage += *usage;
+                }
                 if let Some(findings) = findings {
                     self.findings.insert(findings.of.clone(), findings.as_ref().clone());
                     self.resolved.remove(&findings.of);
@@ -467,6 +483,27 @@ impl RunState {
                 if state.units.is_some() || !state.earlier.is_empty() {
                     state.output = repair_output(&state.earlier, state.units.as_ref());
                 }
+                if let Some(map) = &state.map {
+                    state.output = map.output();
+                }
+            }
+            Event::ItemsPlanned { step, items } => {
+                self.at(recorded, step)?;
+                self.step(recorded, step)?.map = Some(MapState::planned(items.clone()));
+            }
+            Event::InnerSpend { step, item, spend } => {
+                self.step(recorded, step)?.inner.insert(*item, *spend);
+            }
+            Event::ItemEnded { step, item, result } => {
+                let state = self.step(recorded, step)?;
+                if let Some(spend) = result.spend {
+                    state.inner.insert(*item, spend);
+                }
+                let map = state.map.as_mut().ok_or_else(|| damaged(recorded, "the step has planned no items"))?;
+                if *item as usize >= map.items.len() {
+                    return Err(damaged(recorded, "the step has no such item"));
+                }
+                state.usage += map.end(*item, result.as_ref().clone());
             }
             Event::RetryScheduled { step, rules, kinds, due } => {
                 let position = self.at(recorded, step)?;
@@ -481,6 +518,9 @@ impl RunState {
                 }
                 if let Some(units) = &mut self.step(recorded, step)?.units {
                     units.retry(Some(kinds));
+                }
+                if let Some(map) = &mut self.step(recorded, step)?.map {
+                    map.retry(Some(kinds));
                 }
                 self.reopen_branches(step, *due);
             }
@@ -574,6 +614,7 @@ impl RunState {
             position.attempt_at = at;
         }
         if let Some(state) = self.steps.get_mut(step) {
+            state.map.iter_mut().for_each(|map| map.retry(None));
             if state.earlier.is_empty() {
                 state.units.iter_mut().for_each(|units| units.retry(None));
             } else {

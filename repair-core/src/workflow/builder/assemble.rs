@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::SourceBuilder;
 use super::plug_in::{How, Register};
 use super::print::Tree;
-use super::step::{BranchBuilder, Child, Fields, StepDraft, StrategyBuilder, Word};
+use super::step::{BranchBuilder, Child, Fields, MapDraft, StepDraft, StrategyBuilder, Word};
 use crate::plugin::OWN_PREFIX;
 use crate::workflow::parse::resolve;
 
@@ -20,15 +20,17 @@ pub(super) struct Assembly {
     pub(super) texts: BTreeMap<String, String>,
     /// What could not be written.
     pub(super) mistakes: Vec<String>,
+    /// The maps around the steps that are being printed, each with a dot.
+    around: String,
 }
 
 /// What a step takes after its word, in the order in which it is printed.
-const BEFORE_ERRORS: [&str; 7] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"];
+const BEFORE_ERRORS: [&str; 8] = ["of", "as", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"];
 const AFTER_ERRORS: [&str; 5] = ["max_visits", "timeout", "heartbeat", "after", "run_if"];
 
 impl Assembly {
     pub(super) fn new(workflow: &str, file: String) -> Self {
-        Self { file, workflow: workflow.to_owned(), own: Vec::new(), texts: BTreeMap::new(), mistakes: Vec::new() }
+        Self { file, workflow: workflow.to_owned(), own: Vec::new(), texts: BTreeMap::new(), mistakes: Vec::new(), around: String::new() }
     }
 
     /// Keeps the text of a file that the workflow names.
@@ -44,6 +46,9 @@ impl Assembly {
         self.mistaken(&format!("step `{name}`"), &step.mistakes);
         let mut fields = step.fields.clone();
         let mut entries = vec![self.word(name, &step.word, &mut fields)];
+        if let Word::Map(map) = &step.word {
+            entries.extend(self.map(name, map, &mut fields));
+        }
         entries.extend(BEFORE_ERRORS.into_iter().filter_map(|field| fields.take(field)));
         let list = |name: &str, items: &[Tree]| (!items.is_empty()).then(|| (name.to_owned(), Tree::List(items.to_vec())));
         entries.extend(list("retry", &step.retry));
@@ -75,7 +80,25 @@ impl Assembly {
                 ("parallel".to_owned(), Tree::Map(branches))
             }
             Word::Workflow(child) => ("workflow".to_owned(), self.child(child)),
+            Word::Map(map) => ("map".to_owned(), Tree::Map(vec![("over".to_owned(), map.over.clone())])),
         }
+    }
+
+    /// What a map runs for each item.
+    fn map(&mut self, name: &str, map: &MapDraft, fields: &mut Fields) -> Vec<(String, Tree)> {
+        let mut entries = Vec::new();
+        entries.extend(map.workflow.as_ref().map(|child| ("workflow".to_owned(), self.child(child))));
+        entries.extend(map.dag.then(|| ("kind".to_owned(), Tree::text("dag"))));
+        entries.extend(fields.take("max_parallel"));
+        let first = map.steps.first().map(|(name, _)| name).filter(|_| !map.dag);
+        entries.extend(map.start.as_ref().or(first).map(|start| ("start".to_owned(), Tree::text(start))));
+        if !map.steps.is_empty() {
+            let around = self.around.clone();
+            self.around = format!("{around}{name}.");
+            entries.push(("steps".to_owned(), self.steps(&map.steps)));
+            self.around = around;
+        }
+        entries
     }
 
     fn strategy(&mut self, step: &str, number: usize, strategy: &StrategyBuilder) -> Tree {
@@ -119,7 +142,7 @@ impl Assembly {
         match how {
             How::Named(name) => Tree::text(name),
             How::Own(register) => {
-                let name = format!("{OWN_PREFIX}{}.{place}", self.workflow);
+                let name = format!("{OWN_PREFIX}{}.{}{place}", self.workflow, self.around);
                 self.own.push((name.clone(), register.clone()));
                 Tree::Text(name)
             }

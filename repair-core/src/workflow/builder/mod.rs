@@ -68,10 +68,12 @@ use self::step::{Fields, StepDraft};
 
 pub use self::plug_in::PlugIn;
 pub use self::step::{
-    AggregateStep, BranchBuilder, Configured, DetectStep, EndStep, GoesOn, ParallelStep, RepairStep, SensorStep, StepBuilder,
+    AggregateStep, BranchBuilder, Configured, DetectStep, EndStep, GoesOn, MapOfSteps, ParallelStep, RepairStep, SensorStep, StepBuilder,
     StrategyBuilder, TaskStep, VerifyStep, WaitStep, WorkflowStep,
 };
 pub use self::values::{Computed, When, computed};
+
+pub(super) use self::print::print_node;
 
 use self::plug_in::How;
 use self::print::Tree;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::yaml::tree::{Node, Yaml};
+
 /// A value to print. Mappings keep their order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Tree {
@@ -50,6 +52,27 @@ impl From<&Value> for Tree {
                 Self::Map(entries)
             }
         }
+    }
+}
+
+impl From<&Node> for Tree {
+    fn from(node: &Node) -> Self {
+        match &node.value {
+            Yaml::Null => Self::Null,
+            Yaml::Bool(value) => Self::Bool(*value),
+            Yaml::Number(number) => Self::Number(number.to_string()),
+            Yaml::Text(text) => Self::Text(text.clone()),
+            Yaml::List(items) => Self::List(items.iter().map(Self::from).collect()),
+            Yaml::Map(entries) => Self::Map(entries.iter().map(|(key, value)| (key.name.clone(), Self::from(value))).collect()),
+        }
+    }
+}
+
+/// A mapping that was read as the text of a file.
+pub(in crate::workflow) fn print_node(root: &Node) -> String {
+    match Tree::from(root) {
+        Tree::Map(entries) => print(&entries),
+        _ => String::new(),
     }
 }
 

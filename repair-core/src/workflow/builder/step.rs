@@ -12,12 +12,12 @@ use super::print::Tree;
 use super::values::{self, When};
 use crate::plugin::{Aggregator, Detector, Repairer, Sensor, Task};
 use crate::price::Budget;
-use crate::workflow::{ErrorMatch, ParallelBranch, Rate, RetryRule, RunIf, Step, Strategy, Tolerance, Workflow};
+use crate::workflow::{AfterIf, ErrorMatch, ParallelBranch, Rate, RetryRule, RunIf, Step, Strategy, Tolerance, Workflow};
 
 /// A step that is being written, of one kind `K`. [`Step`] begins one.
 ///
 /// The rest depends on the kind of workflow. In a state machine a step says where it leads (`next`, `next_when`, `end`, `catch`),
-/// in a DAG what it comes after (`after`, `run_if`).
+/// in a DAG what it comes after (`after` with `run_if`, or `after_if`).
 #[derive(Debug, Clone)]
 pub struct StepBuilder<K> {
     pub(super) draft: StepDraft,
@@ -65,6 +65,8 @@ kinds! {
     ParallelStep: Sealed GoesOn;
     /// The kind of a step that runs another workflow.
     WorkflowStep: Sealed Configured GoesOn;
+    /// The kind of a step that runs steps, or another workflow, for each item of a list.
+    MapOfSteps: Sealed Configured GoesOn;
     /// The kind of a step that ends the run.
     EndStep: Sealed;
 }
@@ -91,6 +93,17 @@ pub(super) enum Word {
     Value(&'static str, Tree),
     Parallel(Vec<(String, BranchBuilder)>),
     Workflow(Box<Child>),
+    Map(Box<MapDraft>),
+}
+
+/// A map: its list, and what runs for each item.
+#[derive(Debug, Clone)]
+pub(super) struct MapDraft {
+    pub(super) over: Tree,
+    pub(super) dag: bool,
+    pub(super) start: Option<String>,
+    pub(super) steps: Vec<(String, StepDraft)>,
+    pub(super) workflow: Option<Child>,
 }
 
 /// Another workflow, to run as a step.
@@ -208,6 +221,24 @@ impl Step {
         StepBuilder::new(Word::Workflow(Box::new(Child { file, text, children })))
     }
 
+    /// Runs the same steps, or another workflow, for each item of a list: anything that serializes as one, or [`computed`](super::computed). Add
+    /// steps with [`step`](StepBuilder::step), or give a [`workflow`](StepBuilder::workflow).
+    pub fn map(over: impl Serialize) -> StepBuilder<MapOfSteps> {
+        let (over, mistakes) = match serde_json::to_value(over) {
+            Ok(over) => (Tree::from(&over), Vec::new()),
+            Err(error) => (Tree::Null, vec![error.to_string()]),
+        };
+        let draft = MapDraft { over, dag: false, start: None, steps: Vec::new(), workflow: None };
+        let mut step = StepBuilder::new(Word::Map(Box::new(draft)));
+        step.draft.mistakes = mistakes;
+        step
+    }
+
+    /// As [`Step::map`], for each row of a query, which is an item with its columns by name.
+    pub fn map_rows(query: impl Into<String>) -> StepBuilder<MapOfSteps> {
+        Self::map(serde_json::json!({ "rows": query.into() }))
+    }
+
     /// Ends the run well.
     pub fn succeed() -> StepBuilder<EndStep> {
         StepBuilder::new(Word::Value("succeed", Tree::Bool(true)))
@@ -290,6 +321,14 @@ impl<K: GoesOn> StepBuilder<K> {
         self.set("after", Tree::texts(steps))
     }
 
+    /// In a DAG, the steps that come before this one, and how each must have ended; in place of [`after`](Self::after) and
+    /// [`run_if`](Self::run_if).
+    #[must_use]
+    pub fn after_if<T: Into<String>>(self, steps: impl IntoIterator<Item = (T, AfterIf)>) -> Self {
+        let steps = steps.into_iter().map(|(step, condition)| (step.into(), Tree::text(condition.word())));
+        self.set("after", Tree::Map(steps.collect()))
+    }
+
     /// In a DAG, how the steps before must have ended.
     #[must_use]
     pub fn run_if(self, run_if: RunIf) -> Self {
@@ -355,6 +394,76 @@ impl StepBuilder<AggregateStep> {
     #[must_use]
     pub fn of(self, detect: &str) -> Self {
         self.set("of", Tree::text(detect))
+    }
+}
+
+impl StepBuilder<MapOfSteps> {
+    fn draft(&mut self) -> Option<&mut MapDraft> {
+        match &mut self.draft.word {
+            Word::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The variable that holds the item; `item` unless given.
+    #[must_use]
+    pub fn item(self, name: &str) -> Self {
+        self.set("as", Tree::text(name))
+    }
+
+    /// How many items run at once.
+    #[must_use]
+    pub fn concurrency(self, items: u32) -> Self {
+        self.set("concurrency", values::count(items))
+    }
+
+    /// How many items may fail.
+    #[must_use]
+    pub fn tolerate(self, failed: Tolerance) -> Self {
+        self.set("tolerate", values::tolerance(failed))
+    }
+
+    /// The steps for each item say what they come after, as in a DAG, and not where they lead.
+    #[must_use]
+    pub fn dag(mut self) -> Self {
+        if let Some(map) = self.draft() {
+            map.dag = true;
+        }
+        self
+    }
+
+    /// In a DAG, how many steps of one item run at once.
+    #[must_use]
+    pub fn max_parallel(self, steps: u32) -> Self {
+        self.set("max_parallel", values::count(steps))
+    }
+
+    /// The step that each item begins with: the first one, unless given.
+    #[must_use]
+    pub fn start(mut self, step: &str) -> Self {
+        if let Some(map) = self.draft() {
+            map.start = Some(step.to_owned());
+        }
+        self
+    }
+
+    /// Adds a step that runs for each item. Its name may be that of a step outside the map.
+    #[must_use]
+    pub fn step<K>(mut self, name: &str, step: StepBuilder<K>) -> Self {
+        if let Some(map) = self.draft() {
+            map.steps.push((name.to_owned(), step.draft));
+        }
+        self
+    }
+
+    /// Another workflow that runs for each item, with the parameters of [`with`](StepBuilder::with), which may use the item.
+    #[must_use]
+    pub fn workflow(mut self, workflow: &Workflow) -> Self {
+        let Workflow { file, text, children, .. } = workflow.clone();
+        if let Some(map) = self.draft() {
+            map.workflow = Some(Child { file, text, children });
+        }
+        self
     }
 }
 

@@ -14,8 +14,8 @@ use crate::model::{
 };
 use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
-use crate::workflow::schedule::{Schedule, Starts};
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
+use crate::workflow::schedule::{Schedule, Starts};
 use crate::workflow::{CalendarRule, ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
 
 /// A JSONata expression that is computed when the run comes there; made by [`computed`].

@@ -8,6 +8,8 @@ mod shape;
 mod tables;
 mod with;
 
+pub(super) use names::is_taken;
+
 use super::limits;
 use super::read::Draft;
 use crate::plugin::Registry;

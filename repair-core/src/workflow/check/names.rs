@@ -6,7 +6,7 @@ use super::super::read::{ExpressionUse, Within, article, did_you_mean, one_of, q
 use super::Checker;
 use crate::model::{Counts, UnitCounts};
 use crate::workflow::expression::REFUSED;
-use crate::workflow::{Inside, ParallelBranch, REPAIR_OUTPUT, StepKind};
+use crate::workflow::{Inside, MAP_INDEX, ParallelBranch, REPAIR_OUTPUT, StepKind};
 use crate::yaml::tree::Place;
 
 /// The variables of expressions, as [`Variables`](super::super::definition::Variables) binds them.
@@ -76,6 +76,11 @@ const FUNCTIONS: [&str; 61] = [
     "fromMillis",
     "toMillis",
 ];
+
+/// Whether a name means something in every expression, as a variable or a function.
+pub(crate) fn is_taken(name: &str) -> bool {
+    VARIABLES.contains(&name) || FUNCTIONS.contains(&name) || REFUSED.iter().any(|(refused, _)| *refused == name)
+}
 
 impl<'a> Checker<'a> {
     /// Checks all names, and returns whether those that the shape depends on are correct: steps and detect steps.
@@ -199,8 +204,15 @@ impl<'a> Checker<'a> {
         let references = used.expression.references();
         for (name, fields) in &references.variables {
             let place = self.diagnostics.within(used.place, &format!("${name}"));
+            let given = || draft.workflow.items.keys().map(String::as_str);
+            // What is computed for each item of a map has variables of its own.
+            let of_item = || used.item.iter().flat_map(|item| [item.as_str(), MAP_INDEX]);
+            if given().chain(of_item()).any(|given| given == name) && used.within == Within::Step {
+                continue;
+            }
             if !VARIABLES.contains(&name.as_str()) {
-                let (name, known) = (format!("${name}"), VARIABLES.map(|name| format!("${name}")));
+                let known = VARIABLES.into_iter().chain(given()).chain(of_item()).map(|name| format!("${name}"));
+                let (name, known): (String, Vec<String>) = (format!("${name}"), known.collect());
                 let known = || known.iter().map(String::as_str);
                 let help = did_you_mean(&name, known()).unwrap_or_else(|| one_of(known()));
                 self.error(place, format!("there is no variable {}", quoted(&name)), help);

@@ -26,6 +26,11 @@ impl<'a> Checker<'a> {
             if let (StepKind::Workflow { workflow, with, .. }, [places]) = (&step.kind, places.plugins.as_slice()) {
                 self.params(&workflow.params, with, places);
             }
+            if let (StepKind::Map(map), Some(places)) = (&step.kind, places.plugins.last())
+                && map.name.is_some()
+            {
+                self.params(&map.workflow.params, &map.with, places);
+            }
             for ((kind, plugin, with), places) in step.kind.plugins().into_iter().zip(&places.plugins) {
                 self.plugin(kind, plugin, with, places, &examples);
             }
@@ -40,8 +45,8 @@ impl<'a> Checker<'a> {
     fn plugin(&mut self, kind: PluginKind, name: &str, with: &Template, places: &PluginPlaces<'_>, examples: &Variables) {
         let registry: &'a Registry = self.registry;
         let Some(entry) = registry.get(kind, name) else { return self.no_plugin(kind, name, places.name) };
-        let said = places.said.map(|(key, node)| (Key { name: key.to_owned(), place: node.place }, node.clone()));
-        let short = Node { value: Yaml::Map(said.into_iter().collect()), place: places.name };
+        let said = places.said.iter().map(|(key, node)| (Key { name: (*key).to_owned(), place: node.place }, (*node).clone()));
+        let short = Node { value: Yaml::Map(said.collect()), place: places.name };
         let node = places.with.unwrap_or(&short);
         let before = self.diagnostics.len();
         self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);

@@ -47,6 +47,8 @@ impl<'a> Reader<'a> {
             steps: Steps::default(),
             profiles: BTreeMap::new(),
             schedule: None,
+            items: BTreeMap::new(),
+            outer: None,
         };
         Draft {
             workflow,

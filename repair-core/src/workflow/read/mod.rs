@@ -5,6 +5,7 @@ mod budget;
 mod calendar;
 mod include;
 mod keys;
+mod map;
 mod param;
 mod reading;
 mod scalar;
@@ -21,6 +22,8 @@ pub(crate) use calendar::CalendarDraft;
 pub(crate) use schedule::SchedulePlaces;
 pub(crate) use step::WORDS as STEP_WORDS;
 pub(crate) use strategy::MAX_STRATEGIES;
+
+use serde_json::Value;
 
 use crate::price::PriceBook;
 use crate::workflow::Expression;
@@ -137,8 +140,8 @@ pub(crate) struct PluginPlaces<'a> {
     pub(crate) name: Place,
     /// The value of `with`, if it is given.
     pub(crate) with: Option<&'a Node>,
-    /// If the step writes the only value of `with` without `with`: its key, and the value.
-    pub(crate) said: Option<(&'static str, &'a Node)>,
+    /// If the step writes the values of `with` without `with`: their keys, and the values.
+    pub(crate) said: Vec<(&'static str, &'a Node)>,
 }
 
 /// An expression, and where it is used.
@@ -146,6 +149,8 @@ pub(crate) struct ExpressionUse {
     pub(crate) expression: Expression,
     pub(crate) place: Place,
     pub(crate) within: Within,
+    /// The variable of the item, if it is computed for each item of a map.
+    pub(crate) item: Option<String>,
 }
 
 /// The part of a workflow in which an expression is used, which decides the variables it can use.
@@ -168,14 +173,34 @@ pub(crate) type Prices<'a> = &'a dyn Fn(Option<&str>) -> Result<Option<Arc<Price
 /// Finds the text of a file of days or keys, by its resolved name. The error says why it cannot be read.
 pub(crate) type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
+/// Reads and checks the steps within a map, as a workflow of their own with the variables that its runs are given. Mistakes are added to those
+/// that there are; with new ones, there is no workflow. The name is that of the step.
+pub(crate) type Inner<'a> = &'a dyn Fn(&str, &Node, &BTreeMap<String, Value>, Diagnostics) -> (Option<Arc<Workflow>>, Diagnostics);
+
+/// How to find what is in other files, and to read workflows within this one.
+#[derive(Clone, Copy)]
+pub(crate) struct Others<'a> {
+    pub(crate) child: Child<'a>,
+    pub(crate) within: Inner<'a>,
+    pub(crate) prices: Prices<'a>,
+    pub(crate) files: Files<'a>,
+}
+
 /// Reads a workflow, and collects mistakes.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     diagnostics: Diagnostics,
     child: Child<'a>,
+    within: Inner<'a>,
     prices: Prices<'a>,
     files: Files<'a>,
     included: &'a Included,
+    /// The variables of maps around the workflow.
+    items: &'a BTreeMap<String, Value>,
+    /// The variable of the item, while what is read is computed for each item of a map.
+    item: Option<String>,
+    /// The whole workflow.
+    root: Option<&'a Node>,
     /// What the included files define.
     shared: Vec<Fields<'a>>,
     /// Whether there is a price book for budgets in dollars, or its absence was already reported.
@@ -227,18 +252,22 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(
         text: &'a str,
         diagnostics: Diagnostics,
-        child: Child<'a>,
-        prices: Prices<'a>,
-        files: Files<'a>,
+        others: Others<'a>,
         included: &'a Included,
+        items: &'a BTreeMap<String, Value>,
     ) -> Self {
+        let Others { child, within, prices, files } = others;
         Self {
             text,
             diagnostics,
             child,
+            within,
             prices,
             files,
             included,
+            items,
+            item: None,
+            root: None,
             shared: Vec::new(),
             priced: false,
             key_columns: BTreeMap::new(),
@@ -257,11 +286,14 @@ impl<'a> Reader<'a> {
     /// Reads a whole file; `None` if it is not even a mapping. Mistakes may have been collected in either case.
     pub(crate) fn workflow(&mut self, file: &str, root: &'a Node) -> Option<Draft<'a>> {
         self.repeated(root);
+        self.root = Some(root);
         if matches!(root.value, Yaml::Null) {
             self.error(root.place, "the file is empty", Some("begin a workflow with `workflow: name`".to_owned()));
             return None;
         }
-        let fields = self.fields(root, Place::default(), "the workflow", &KEYS)?;
+        // The steps within a map have no file of their own.
+        let (place, what) = if self.items.is_empty() { (Place::default(), "the workflow") } else { (root.place, "the map") };
+        let fields = self.fields(root, place, what, &KEYS)?;
         let name = self.required(&fields, "workflow", "e.g. `workflow: ticker-hourly`").and_then(|node| self.name(node, "the workflow"));
         let kind = self.kind(&fields);
         self.dag = kind.is_dag();
@@ -302,6 +334,8 @@ impl<'a> Reader<'a> {
             steps: steps.into_iter().collect(),
             profiles,
             schedule,
+            items: self.items.clone(),
+            outer: None,
             ..shared.workflow
         };
         Some(Draft {
@@ -474,7 +508,7 @@ impl<'a> Reader<'a> {
     fn expression(&mut self, text: &str, place: Place, within: Within) -> Option<Expression> {
         match Expression::parse(text) {
             Ok(expression) => {
-                self.expressions.push(ExpressionUse { expression: expression.clone(), place, within });
+                self.expressions.push(ExpressionUse { expression: expression.clone(), place, within, item: self.item.clone() });
                 Some(expression)
             }
             Err(error) => {

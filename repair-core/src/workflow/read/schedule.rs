@@ -39,7 +39,11 @@ impl<'a> Reader<'a> {
             [] => self.error(place, "`schedule` does not say when", Some(STARTS.to_owned())),
             [_] => {}
             [first, second, ..] => {
-                self.error(fields.key_place(second), format!("`schedule` has both `{first}` and `{second}`"), Some("keep one of them".to_owned()));
+                self.error(
+                    fields.key_place(second),
+                    format!("`schedule` has both `{first}` and `{second}`"),
+                    Some("keep one of them".to_owned()),
+                );
             }
         }
         let (mut starts, mut after_place) = (None, None);
@@ -64,7 +68,11 @@ impl<'a> Reader<'a> {
         let complete_by = fields.get("complete_by").and_then(|node| self.time_of_day(node));
         let timed = ["jitter", "complete_by"].into_iter().find(|name| fields.get(name).is_some());
         if let (Some(name), Some("after")) = (timed, given.first().copied()) {
-            self.error(fields.key_place(name), format!("`{name}` needs `cron` or `every`; `after` has no times"), Some("remove it".to_owned()));
+            self.error(
+                fields.key_place(name),
+                format!("`{name}` needs `cron` or `every`; `after` has no times"),
+                Some("remove it".to_owned()),
+            );
         }
         let params = self.schedule_params(&fields);
         let profile = fields.get("profile").and_then(|node| self.name(node, "`profile`"));
@@ -75,7 +83,8 @@ impl<'a> Reader<'a> {
             profile: fields.get("profile").map(|node| node.place),
             after: after_place.flatten(),
         };
-        let schedule = Schedule { zone: zone.unwrap_or_default(), jitter, missed, complete_by, params, profile, per_day, ..Schedule::new(starts?) };
+        let schedule =
+            Schedule { zone: zone.unwrap_or_default(), jitter, missed, complete_by, params, profile, per_day, ..Schedule::new(starts?) };
         Some((schedule, places))
     }
 
@@ -84,7 +93,11 @@ impl<'a> Reader<'a> {
         let named = [("workflow", Starts::AfterWorkflow as fn(String) -> Starts), ("table", Starts::AfterTable)];
         let mut given = named.into_iter().filter_map(|(name, starts)| Some((name, starts, fields.get(name)?)));
         let (Some((name, starts, node)), None) = (given.next(), given.next()) else {
-            self.error(root.key_place("after"), "`after` must name a workflow or a table", Some("e.g. `after: { workflow: ticker-hourly }`".to_owned()));
+            self.error(
+                root.key_place("after"),
+                "`after` must name a workflow or a table",
+                Some("e.g. `after: { workflow: ticker-hourly }`".to_owned()),
+            );
             return None;
         };
         self.name(node, &format!("`{name}`")).map(|text| (starts(text), Some(node.place)))

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Computed, Fields, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
+use super::map;
+use super::{Computed, Fields, MAX_ENTRIES, MAX_STEPS, PluginPlaces, Reader, StepPlaces, Within, computed, did_you_mean, one_of, quoted};
 use crate::workflow::expression::Expression;
 use crate::workflow::parse_duration;
-use crate::workflow::{Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
+use crate::workflow::{AfterIf, Inside, ParallelBranch, RunIf, SensorWait, Step, StepKind, Template, Tolerance, Wait};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
 /// The words that can begin a step.
-pub(crate) const WORDS: [&str; 10] = ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "workflow", "succeed", "fail"];
+pub(crate) const WORDS: [&str; 11] =
+    ["detect", "wait", "repair", "verify", "aggregate", "task", "parallel", "map", "workflow", "succeed", "fail"];
 /// Words of other languages, and what to use instead.
 const OTHER_WORDS: [(&str, &str); 4] = [
     ("choice", "write conditions in the `next` of the step before"),
-    ("map", "use a repair step, which runs its units side by side"),
+    ("foreach", "use `map`, which runs steps for each item of a list"),
     ("pass", "compute values where they are used, `\"{% … %}\"`"),
     ("branch", "write conditions in the `next` of the step before"),
 ];
@@ -47,6 +49,15 @@ impl Body<'_> {
     pub(super) fn plain(kind: StepKind) -> Self {
         Self { kind, plugins: Vec::new(), of: None, branches: Vec::new() }
     }
+}
+
+/// What a step of a DAG comes after.
+#[derive(Default)]
+struct After {
+    names: Vec<String>,
+    places: Vec<Place>,
+    /// How each must have ended; empty if that is for `run_if` to say.
+    conditions: Vec<AfterIf>,
 }
 
 /// The steps read so far, with their places.
@@ -104,6 +115,7 @@ impl<'a> Reader<'a> {
             "detect" | "task" | "workflow" => &["with"][..],
             "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"],
             "aggregate" => &["of", "with"],
+            "map" => &map::KEYS,
             _ => &[],
         });
         if self.dag {
@@ -125,8 +137,7 @@ impl<'a> Reader<'a> {
             self.error(fields.key_place("heartbeat"), "`heartbeat` must be shorter than `timeout`", None);
         }
         self.ends_by_itself(&fields, word);
-        let (after, after_places): (Vec<String>, Vec<Place>) =
-            fields.get("after").map(|node| self.texts(node, "`after`")).unwrap_or_default().into_iter().unzip();
+        let After { names: after, places: after_places, conditions: after_if } = self.after(&fields);
         let run_if = fields.get("run_if").and_then(|node| self.word(node, "`run_if`", &RunIf::ALL));
         if run_if.is_some() && after.is_empty() {
             self.error(
@@ -135,14 +146,28 @@ impl<'a> Reader<'a> {
                 Some("name them in `after`".to_owned()),
             );
         }
+        if run_if.is_some() && !after_if.is_empty() {
+            self.error(
+                fields.key_place("run_if"),
+                "`run_if` cannot be combined with a mapping in `after`",
+                Some("remove it; the mapping says how each step must have ended".to_owned()),
+            );
+        }
         // A parallel step comes before the steps of its branches, as in the text.
         let place = read.0.len();
-        let body = if word == "parallel" { self.parallel(&fields, &key.name, read) } else { self.body(&fields, word) };
+        let body = match word {
+            "parallel" => self.parallel(&fields, &key.name, read),
+            "map" => self.map(&fields, key),
+            _ => self.body(&fields, word),
+        };
         let (leads, body) = (leads?, body?);
         let (catch, catch_places) = catch.into_iter().unzip();
         let (next, next_places) = leads.into_iter().unzip();
         let (name, run_if, inside) = (key.name.clone(), run_if.unwrap_or_default(), inside.cloned());
-        read.0.insert(place, Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, inside });
+        read.0.insert(
+            place,
+            Step { name, kind: body.kind, next, retry, catch, max_visits, timeout, heartbeat, after, run_if, after_if, inside },
+        );
         let places = StepPlaces {
             name: key.place,
             plugins: body.plugins,
@@ -156,13 +181,41 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    /// Reads `after`: a step, a list of steps, or a mapping that says how each must have ended.
+    fn after(&mut self, fields: &Fields<'a>) -> After {
+        let mut after = After::default();
+        let Some(node) = fields.get("after") else { return after };
+        let Yaml::Map(entries) = &node.value else {
+            (after.names, after.places) = self.texts(node, "`after`").into_iter().unzip();
+            return after;
+        };
+        if entries.is_empty() {
+            self.error(node.place, "`after` names no step", Some("write e.g. `after: { look: failed }`, or remove it".to_owned()));
+        }
+        for (key, node) in self.mapping(node, "`after`", MAX_ENTRIES).unwrap_or_default() {
+            // A key that is there twice is already reported.
+            if after.names.contains(&key.name) {
+                continue;
+            }
+            match self.word(node, &format!("the condition on {}", quoted(&key.name)), &AfterIf::ALL) {
+                Some(condition) => {
+                    after.names.push(key.name.clone());
+                    after.places.push(key.place);
+                    after.conditions.push(condition);
+                }
+                None => self.whole = false,
+            }
+        }
+        after
+    }
+
     /// Refuses `timeout` and `heartbeat` where they would have no effect.
     fn ends_by_itself(&mut self, fields: &Fields<'a>, word: &str) {
         let sensor = fields.get("wait").and_then(|wait| wait.get("until")).is_some_and(|until| matches!(until.value, Yaml::Map(_)));
         let refused: &[(&str, &str)] = match word {
             "wait" if sensor => &[("timeout", "write it within `until`, beside `every`")],
             "wait" => &[("timeout", "remove it; a wait ends by itself"), ("heartbeat", "remove it; a wait makes no progress to report")],
-            "parallel" | "workflow" => &[("heartbeat", "move it to the steps inside, which report progress")],
+            "parallel" | "workflow" | "map" => &[("heartbeat", "move it to the steps inside, which report progress")],
             _ => &[],
         };
         for (name, help) in refused {
@@ -227,7 +280,7 @@ impl<'a> Reader<'a> {
                     (format!("only steps of a `kind: dag` take `{name}`"), "name the steps that follow in `next`".to_owned())
                 }
                 (_, "next" | "end" | "catch" | "max_visits") if self.dag => {
-                    let help = "name the steps before in `after`, and how they must have ended in `run_if`";
+                    let help = "name the steps before in `after`, and how they must have ended, e.g. `after: { look: failed }`";
                     (format!("only steps of a `kind: state-machine` take `{name}`"), help.to_owned())
                 }
                 _ => (format!("`{word}` takes no `{name}`"), one_of(known.iter().copied())),
@@ -237,9 +290,14 @@ impl<'a> Reader<'a> {
     }
 
     fn step_word(&mut self, key: &'a Key, entries: &'a [(Key, Node)]) -> Option<&'static str> {
+        let of_map = |word: &str| matches!(word, "map" | "workflow");
         let word_of = |key: &Key| WORDS.into_iter().find(|word| *word == key.name);
         let mut words = entries.iter().filter_map(|(key, _)| word_of(key).map(|word| (word, key.place)));
         if let Some((first, _)) = words.next() {
+            // A map may run a workflow that has its own file.
+            if entries.iter().any(|(key, _)| key.name == "map") && entries.iter().all(|(key, _)| word_of(key).is_none_or(of_map)) {
+                return Some("map");
+            }
             if let Some((second, place)) = words.next().filter(|(second, _)| *second != first) {
                 let message = format!("step `{}` has both `{first}` and `{second}`", key.name);
                 self.error(place, message, Some("make it two steps".to_owned()));
@@ -296,7 +354,7 @@ impl<'a> Reader<'a> {
                                 Some(help.to_owned()),
                             );
                         }
-                        let plugins = vec![PluginPlaces { name: node.place, with: with_node, said: None }];
+                        let plugins = vec![PluginPlaces { name: node.place, with: with_node, said: Vec::new() }];
                         Some(Body { plugins, ..Body::plain(StepKind::Workflow { name, workflow, with }) })
                     }
                     Err(why) => {
@@ -326,7 +384,7 @@ impl<'a> Reader<'a> {
     fn plugged(&mut self, fields: &Fields<'a>, word: &str, kind: impl FnOnce(String, Template) -> StepKind) -> Option<Body<'a>> {
         let (with, with_node) = self.with(fields, Within::Step);
         let (plugin, name) = self.plugin(fields, word, "name the plug-in")?;
-        Some(Body { plugins: vec![PluginPlaces { name, with: with_node, said: None }], ..Body::plain(kind(plugin, with)) })
+        Some(Body { plugins: vec![PluginPlaces { name, with: with_node, said: Vec::new() }], ..Body::plain(kind(plugin, with)) })
     }
 
     fn wait(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
@@ -379,7 +437,7 @@ impl<'a> Reader<'a> {
         };
         let when = Expression::parse("$output.received").ok();
         let wait = SensorWait { plugin: word.to_owned(), with, when, every, timeout };
-        let plugins = vec![PluginPlaces { name: said.place, with: None, said: Some((key, said)) }];
+        let plugins = vec![PluginPlaces { name: said.place, with: None, said: vec![(key, said)] }];
         Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
@@ -402,7 +460,7 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let wait = SensorWait { plugin, with, when, every, timeout };
-        let plugins = vec![PluginPlaces { name, with: with_node, said: None }];
+        let plugins = vec![PluginPlaces { name, with: with_node, said: Vec::new() }];
         Some(Body { plugins, ..Body::plain(StepKind::Wait(Wait::Sensor(Box::new(wait)))) })
     }
 
@@ -446,4 +504,19 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys that only some steps take, or only steps of a certain kind of workflow.
-const OTHER_KEYS: [&str; 9] = ["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags", "after", "run_if"];
+const OTHER_KEYS: [&str; 14] = [
+    "of",
+    "with",
+    "concurrency",
+    "rate_limit",
+    "tolerate",
+    "budget",
+    "tags",
+    "after",
+    "run_if",
+    "as",
+    "kind",
+    "max_parallel",
+    "start",
+    "steps",
+];

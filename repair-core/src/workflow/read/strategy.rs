@@ -30,7 +30,7 @@ impl<'a> Reader<'a> {
         let tags = self.tags(fields);
         let (plugin, name) = self.plugin(fields, "repair", "name the plug-in")?;
         let strategy = Strategy { name: plugin.clone(), plugin, with, retry: None, budget: None, tags };
-        Some((strategy, PluginPlaces { name, with: with_node, said: None }))
+        Some((strategy, PluginPlaces { name, with: with_node, said: Vec::new() }))
     }
 
     fn strategies(&mut self, step: &Fields<'a>, place: Place, items: &'a [Node]) -> Option<Vec<(Strategy, PluginPlaces<'a>)>> {
@@ -75,6 +75,6 @@ impl<'a> Reader<'a> {
         };
         // The costs of strategies that compete in one step are kept apart, even if the workflow sets one `idea` for everything.
         tags.entry("idea".to_owned()).or_insert_with(|| name.clone());
-        Some((Strategy { name, plugin, with, retry, budget, tags }, PluginPlaces { name: place, with: with_node, said: None }))
+        Some((Strategy { name, plugin, with, retry, budget, tags }, PluginPlaces { name: place, with: with_node, said: Vec::new() }))
     }
 }

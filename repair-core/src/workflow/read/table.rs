@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
             let (with, with_node) = self.with(&fields, Within::Source);
             let Some((plugin, name)) = self.plugin(&fields, "source", "name the plug-in, e.g. `source: stocks.archive`") else { continue };
             sources.insert(key.name.clone(), SourceUse { plugin, with, rate_limit });
-            places.insert(key.name.clone(), PluginPlaces { name, with: with_node, said: None });
+            places.insert(key.name.clone(), PluginPlaces { name, with: with_node, said: Vec::new() });
         }
         (sources, places)
     }

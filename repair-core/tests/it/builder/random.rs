@@ -14,7 +14,7 @@ use repair_core::plugin::{
 use repair_core::price::Budget;
 use repair_core::workflow::builder::{GoesOn, StepBuilder, WorkflowBuilder, computed};
 use repair_core::workflow::{
-    ErrorMatch, Expression, Jitter, ParallelBranch, Param, ParamType, Rate, RetryRule, RunIf, SourceUse, Step, StepKind,
+    AfterIf, ErrorMatch, Expression, Jitter, ParallelBranch, Param, ParamType, Rate, RetryRule, RunIf, SourceUse, Step, StepKind,
     Strategy as RepairStrategy, Template, Tolerance, Variables, Wait, Workflow, WorkflowKind,
 };
 use repair_core::{Error, ErrorKind, Result};
@@ -116,6 +116,8 @@ struct StepModel {
     heartbeat: bool,
     after: Vec<Index>,
     run_if: RunIf,
+    /// If it says how each step before must have ended: words to choose from, in turn.
+    after_if: Option<Vec<AfterIf>>,
 }
 
 #[derive(Debug, Clone)]
@@ -311,11 +313,13 @@ fn body() -> impl Strategy<Value = Body> {
 
 fn step() -> impl Strategy<Value = StepModel> {
     let run_if = select(RunIf::ALL.map(|(_, run_if)| run_if).to_vec());
+    let after_if = prop::option::of(prop::collection::vec(select(AfterIf::ALL.map(|(_, condition)| condition).to_vec()), 1..4));
+    let after = (prop::collection::vec(any::<Index>(), 0..3), run_if, after_if);
     let flow =
         (prop::option::of((errors(), any::<Index>())), prop::option::of((condition(), any::<Index>())), prop::option::of(1u32..1_000_000));
     let times = (prop::option::of(duration()), any::<bool>());
-    (name(), body(), prop::collection::vec(retry(), 0..3), flow, times, prop::collection::vec(any::<Index>(), 0..3), run_if).prop_map(
-        |(name, body, retry, (catch, when, max_visits), (timeout, heartbeat), after, run_if)| StepModel {
+    (name(), body(), prop::collection::vec(retry(), 0..3), flow, times, after).prop_map(
+        |(name, body, retry, (catch, when, max_visits), (timeout, heartbeat), (after, run_if, after_if))| StepModel {
             name,
             body,
             retry,
@@ -326,6 +330,7 @@ fn step() -> impl Strategy<Value = StepModel> {
             heartbeat,
             after,
             run_if,
+            after_if,
         },
     )
 }
@@ -362,6 +367,7 @@ fn model() -> impl Strategy<Value = Model> {
                 heartbeat: false,
                 after: Vec::new(),
                 run_if: RunIf::AllSucceeded,
+                after_if: None,
             };
             let mut names = BTreeSet::from(["first-step".to_owned(), "failed".to_owned()]);
             let steps = steps.into_iter().filter(|step| names.insert(step.name.clone()) && fits(&step.body, dag.is_some()));
@@ -451,7 +457,11 @@ impl Model {
         }
         if self.dag.is_some() {
             let after = self.after(at, step);
-            if after.is_empty() { builder } else { builder.after(after).run_if(step.run_if) }
+            match &step.after_if {
+                _ if after.is_empty() => builder,
+                Some(each) => builder.after_if(after.into_iter().zip(each.iter().copied().cycle())),
+                None => builder.after(after).run_if(step.run_if),
+            }
         } else {
             if let Some(visits) = step.max_visits {
                 builder = builder.max_visits(visits);
@@ -527,7 +537,10 @@ impl Model {
         assert_eq!(step.timeout, model.timeout().filter(|_| !sensor));
         if self.dag.is_some() {
             let after = self.after(at, model);
-            assert_eq!(step.run_if, if after.is_empty() { RunIf::AllSucceeded } else { model.run_if });
+            let each = model.after_if.as_ref().filter(|_| !after.is_empty());
+            assert_eq!(step.run_if, if after.is_empty() || each.is_some() { RunIf::AllSucceeded } else { model.run_if });
+            let conditions: Vec<AfterIf> = each.map(|each| each.iter().copied().cycle().take(after.len()).collect()).unwrap_or_default();
+            assert_eq!(step.after_if, conditions);
             assert_eq!(step.after, after);
         } else {
             let next: Vec<_> = step.next.iter().map(|branch| (branch.when.as_ref().map(Expression::text), branch.goto.clone())).collect();

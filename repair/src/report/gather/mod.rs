@@ -37,6 +37,8 @@ const MOST_RUNS: usize = 500;
 const MOST_TABLES: usize = 12;
 /// How long before a run others count for what the pipeline itself costs.
 const PIPELINE_DAYS: i64 = 31;
+/// How many runs of the items of a map a report names.
+const ITEM_RUNS: usize = 5;
 
 impl ReportRequest<'_> {
     pub(super) async fn perform(self) -> Result<Report> {
@@ -118,6 +120,7 @@ impl<'a> Gathering<'a> {
         let tables = self.tables(&mut groups, as_of).await;
         let candles = self.candles(&tables).await;
         self.note_runs_of_steps();
+        self.note_items();
         let (costs, lake_costs) = self.costs().await?;
         let numbers = self.numbers(&groups, &costs, done.missing);
         let sentence = sentence_of_run(&groups, &numbers, &done);
@@ -280,6 +283,22 @@ impl<'a> Gathering<'a> {
                 self.notes
                     .push(format!("Step {} ran a workflow, as run {child}. What it found and did is in a report on that run.", step.name));
             }
+        }
+    }
+
+    /// What the steps within a map did is in the reports on their runs.
+    fn note_items(&mut self) {
+        for (name, step) in &self.history.state.steps {
+            let Some(map) = step.map.as_ref().filter(|map| !map.is_empty()) else { continue };
+            let failed = map.failures().count();
+            let (items, failed) = (map.len(), if failed > 0 { format!(", of which {failed} failed") } else { String::new() });
+            let shown: Vec<&str> = map.ended.values().take(ITEM_RUNS).map(|result| result.run.as_str()).collect();
+            let more = map.ended.len().saturating_sub(shown.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            self.notes.push(format!(
+                "Step {name} ran for {items} items{failed}. What they found and did is in reports on their runs: {}{more}.",
+                shown.join(", ")
+            ));
         }
     }
 
