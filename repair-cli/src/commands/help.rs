@@ -19,7 +19,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("See what happened", &["runs", "show", "logs", "report", "why", "gaps", "costs", "accuracy"]),
     ("Read what was repaired", &["query", "export", "view"]),
     ("Judge and correct", &["compare", "undo", "redo", "except"]),
-    ("Look after it", &["doctor", "verify-state", "completions", "man", "help"]),
+    ("Look after it", &["doctor", "verify-state", "notify", "prune", "completions", "man", "help"]),
 ];
 
 /// How to begin, at the end of the help.

@@ -7,5 +7,7 @@ mod detect;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod notify;
 mod outputs;
 mod world;

@@ -3,6 +3,7 @@
 mod cells;
 mod drive;
 mod journal;
+pub mod news;
 pub mod prepare;
 mod pure;
 mod rate;

@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, Result};
 use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
-use crate::workflow::Expression;
+use crate::workflow::{Expression, Lineage, Notifier};
 
 /// A workflow, parsed and checked. [`Workflow::parse`] and [`Workflow::load`] read YAML, [`Workflow::state_machine`] and [`Workflow::dag`]
 /// begin one in Rust.
@@ -84,6 +84,10 @@ pub struct Workflow {
     pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// Who hears of its runs, by name.
+    pub notify: BTreeMap<String, Notifier>,
+    /// Where OpenLineage events of its runs go.
+    pub lineage: Option<Lineage>,
 }
 
 impl Workflow {

@@ -18,6 +18,7 @@ mod include;
 mod language;
 mod layers;
 mod lifetimes;
+mod notify_language;
 mod now;
 mod remembered;
 mod simulation;

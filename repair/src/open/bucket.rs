@@ -76,6 +76,11 @@ mod with_aws {
             Self { location: other.location.clone(), config }
         }
 
+        /// Where it is.
+        pub(crate) fn location(&self) -> &str {
+            &self.location
+        }
+
         /// What a later process needs to know to continue.
         pub(crate) fn with(&self) -> Value {
             self.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default()
@@ -169,6 +174,11 @@ mod without_aws {
 
         /// The same configuration at another location.
         pub(crate) fn moved_to(self, _: Self) -> Self {
+            match self.0 {}
+        }
+
+        /// Where it is.
+        pub(crate) fn location(&self) -> &str {
             match self.0 {}
         }
 

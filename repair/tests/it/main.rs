@@ -12,6 +12,7 @@ mod front_door;
 mod keys;
 mod known;
 mod ledger;
+mod notify;
 mod older;
 mod places;
 mod reading;

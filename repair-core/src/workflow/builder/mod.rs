@@ -78,7 +78,7 @@ use self::print::Tree;
 use crate::model::{Calendar, Table};
 use crate::plugin::{Registry, Source};
 use crate::price::Budget;
-use crate::workflow::{CalendarRule, Param, Rate, SourceUse, Workflow, parse};
+use crate::workflow::{CalendarRule, Lineage, Notifier, Param, Rate, SourceUse, Workflow, parse};
 use crate::yaml::Diagnostics;
 
 /// A workflow that is being written; [`Workflow::state_machine`] and [`Workflow::dag`] begin one.
@@ -99,6 +99,7 @@ pub struct WorkflowBuilder {
     own_calendars: Vec<Arc<dyn Calendar>>,
     steps: Vec<(String, StepDraft)>,
     profiles: Vec<(String, Tree)>,
+    notify: Vec<(String, Tree)>,
     start: Option<String>,
     mistakes: Vec<String>,
 }
@@ -142,6 +143,7 @@ impl WorkflowBuilder {
             own_calendars: Vec::new(),
             steps: Vec::new(),
             profiles: Vec::new(),
+            notify: Vec::new(),
             start: None,
             mistakes: Vec::new(),
         }
@@ -264,6 +266,19 @@ impl WorkflowBuilder {
         self
     }
 
+    /// Adds somebody who hears of runs.
+    #[must_use]
+    pub fn notify(mut self, name: &str, notifier: &Notifier) -> Self {
+        self.notify.push((name.to_owned(), values::notifier(notifier)));
+        self
+    }
+
+    /// Where OpenLineage events of runs go.
+    #[must_use]
+    pub fn lineage(self, lineage: &Lineage) -> Self {
+        self.set("lineage", values::lineage(lineage))
+    }
+
     /// The step that a state machine begins with: the first one, unless given.
     #[must_use]
     pub fn start(mut self, step: &str) -> Self {
@@ -336,6 +351,8 @@ impl WorkflowBuilder {
         root.extend(start.map(|start| ("start".to_owned(), Tree::text(start))));
         root.push(("steps".to_owned(), assembly.steps(&self.steps)));
         root.extend(section("profiles", self.profiles.clone()));
+        root.extend(section("notify", self.notify.clone()));
+        root.extend(fields.take("lineage"));
         (print::print(&root), assembly)
     }
 }

@@ -46,6 +46,8 @@ impl<'a> Reader<'a> {
             start: String::new(),
             steps: Steps::default(),
             profiles: BTreeMap::new(),
+            notify: BTreeMap::new(),
+            lineage: None,
         };
         Draft {
             workflow,

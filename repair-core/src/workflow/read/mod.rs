@@ -5,6 +5,7 @@ mod budget;
 mod calendar;
 mod include;
 mod keys;
+mod notify;
 mod param;
 mod reading;
 mod scalar;
@@ -45,7 +46,7 @@ const MAX_TEXT: usize = 10_000;
 const MAX_QUERY: usize = 100_000;
 
 /// The keys of a workflow.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "workflow",
     "kind",
     "about",
@@ -62,6 +63,8 @@ const KEYS: [&str; 16] = [
     "prices",
     "timeout",
     "max_parallel",
+    "notify",
+    "lineage",
 ];
 
 /// A workflow that was read but not checked, with the places of its parts in the text.
@@ -271,6 +274,8 @@ impl<'a> Reader<'a> {
         self.budgeted = fields.get("budget").is_some();
         let shared = self.shared_draft(file, &fields);
         let profiles = self.profiles(&fields);
+        let notify = self.notifiers(&fields);
+        let lineage = self.lineage(&fields);
         let start = if self.dag {
             if fields.get("start").is_some() {
                 let help = "remove it; steps without `after` begin at once";
@@ -294,6 +299,8 @@ impl<'a> Reader<'a> {
             start: start_name.clone().unwrap_or_default(),
             steps: steps.into_iter().collect(),
             profiles,
+            notify,
+            lineage,
             ..shared.workflow
         };
         Some(Draft {
@@ -562,6 +569,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("delimiter", &["separator", "sep", "field_delimiter"]),
     ("nulls", &["na_values", "null_values", "nullstr", "null_string"]),
     ("partition_by", &["partitions", "partitioned_by", "partitioning", "partition"]),
+    ("notify", &["notifications", "notifiers", "alerts", "alerting", "on_notify"]),
     ("calendar", &["schedule", "sessions", "trading_calendar", "opening_hours"]),
 ];
 
