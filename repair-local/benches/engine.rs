@@ -374,6 +374,10 @@ impl Observer for StopsAtFirst {
         self.0.lock().unwrap().get_or_insert_with(Instant::now);
         (self.1)();
     }
+
+    fn recorded_of(&self, _: &str, recorded: &Recorded, state: &RunState) {
+        self.recorded(recorded, state);
+    }
 }
 
 /// How long it takes to resume a run of so many events: the first time nothing of it was kept, then its state is.

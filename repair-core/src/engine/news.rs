@@ -177,7 +177,7 @@ impl Follower {
         let mut news = Vec::new();
         if let Some((step, why)) = late {
             let text = format!("run `{}` of workflow `{}`: {why}", self.run, self.workflow.name);
-            news.push(News { step, reason: Some(cut(&why)), ..self.about(recorded, Occasion::Deadline, text) });
+            news.push(News { step, reason: Some(cut(&why)), ..self.about(recorded, Occasion::Deadline, &text) });
         }
         news.extend(self.of_budget(recorded));
         if matches!(recorded.event, Event::RunEnded { .. }) {
@@ -197,11 +197,11 @@ impl Follower {
         };
         let text =
             format!("table `{table}` is {}{before}: {what}, by run `{}` of workflow `{}`", to.as_str(), self.run, self.workflow.name);
-        let news = self.about(recorded, Occasion::Changed, text);
+        let news = self.about(recorded, Occasion::Changed, &text);
         News { id: format!("{}.{table}", news.id), change: Some(change), ..news }
     }
 
-    fn about(&self, recorded: &Recorded, what: Occasion, text: String) -> News {
+    fn about(&self, recorded: &Recorded, what: Occasion, text: &str) -> News {
         News {
             format: JsonFormat,
             id: format!("{}.{}.{}", self.run, recorded.sequence, what.as_str()),
@@ -218,7 +218,7 @@ impl Follower {
             change: None,
             suspects: None,
             problems: Vec::new(),
-            text: cut(&text),
+            text: cut(text),
         }
     }
 
@@ -258,7 +258,7 @@ impl Follower {
         };
         if let Some((step, error)) = refused.filter(|(_, error)| error.kind == ErrorKind::Budget) {
             let text = format!("{}: step `{step}` was stopped by a budget: {}", name(&self.run, &self.workflow.name), error.message);
-            let news = self.about(recorded, Occasion::Budget, text);
+            let news = self.about(recorded, Occasion::Budget, &text);
             return Some(News { step: Some(step.clone()), reason: Some(cut(&error.message)), ..news });
         }
         let counts = matches!(
@@ -273,7 +273,7 @@ impl Follower {
         }
         let why = format!("{} are used ({} %)", used.what, used.percent);
         let text = format!("{}: its budget is running out: {why}", name(&self.run, &self.workflow.name));
-        Some(News { reason: Some(why), ..self.about(recorded, Occasion::Budget, text) })
+        Some(News { reason: Some(why), ..self.about(recorded, Occasion::Budget, &text) })
     }
 
     fn suspects(&self, recorded: &Recorded) -> Option<News> {
@@ -287,7 +287,7 @@ impl Follower {
         }
         let why = format!("{} suspect: a source had nothing for them, which does not prove that there is nothing", slots(suspects));
         let text = format!("run `{}` of workflow `{}`: {why}", self.run, self.workflow.name);
-        Some(News { suspects: Some(suspects), reason: Some(why), ..self.about(recorded, Occasion::Suspects, text) })
+        Some(News { suspects: Some(suspects), reason: Some(why), ..self.about(recorded, Occasion::Suspects, &text) })
     }
 
     fn ended(&self, recorded: &Recorded) -> Option<News> {
@@ -306,7 +306,7 @@ impl Follower {
         let still = if missing > 0 { format!("; {} still missing or wrong", slots(missing)) } else { String::new() };
         let text = format!("run `{}` of workflow `{}` {how}{why}{still}", self.run, self.workflow.name);
         let problems = problems.iter().take(PROBLEMS).map(|problem| cut(problem)).collect();
-        let news = self.about(recorded, what, text);
+        let news = self.about(recorded, what, &text);
         Some(News { step: Some(ended.step.clone()), reason: ended.reason.as_deref().map(cut), problems, ..news })
     }
 }

@@ -67,6 +67,9 @@ struct Run {
     is_left_over: bool,
 }
 
+/// A receiver by its name, what the workflow says of it, unless it gets OpenLineage events, and what delivers to it.
+type Named = (String, Option<Notifier>, Result<Arc<dyn Deliver>>);
+
 /// What a run does.
 enum At {
     /// Nobody is to hear of it.
@@ -250,7 +253,7 @@ impl Desk {
         if workflow.notify.is_empty() && workflow.lineage.is_none() {
             return Ok(At::Silent);
         }
-        let mut all: Vec<(String, Option<Notifier>, Result<Arc<dyn Deliver>>)> = Vec::new();
+        let mut all: Vec<Named> = Vec::new();
         for (name, notifier) in &workflow.notify {
             all.push((name.clone(), Some(notifier.clone()), self.notifications.deliver_to(name, &notifier.to)));
         }

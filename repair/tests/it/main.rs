@@ -15,6 +15,7 @@ mod ledger;
 mod notify;
 mod older;
 mod places;
+mod prune;
 mod reading;
 mod removals;
 mod rows;

@@ -174,6 +174,11 @@ impl Journal for CrashingJournal {
         self.schedule.read(self.inner.kept(run).await)
     }
 
+    async fn forget(&self, run: &str) -> Result<u64> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.forget(run).await)
+    }
+
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.acquire(run, driver, now, ttl).await)
@@ -410,6 +415,10 @@ impl Journal for FlakyJournal {
 
     async fn kept(&self, run: &str) -> Result<Option<Fold>> {
         self.inner.kept(run).await
+    }
+
+    async fn forget(&self, run: &str) -> Result<u64> {
+        self.inner.forget(run).await
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {

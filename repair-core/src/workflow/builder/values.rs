@@ -105,7 +105,6 @@ pub(super) fn count(value: impl Into<u64>) -> Tree {
     Tree::Number(value.into().to_string())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "methods of builders take values")]
 /// A mapping of what is there.
 fn mapping(entries: impl IntoIterator<Item = Option<(&'static str, Tree)>>) -> Tree {
     Tree::Map(entries.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect())
@@ -139,6 +138,7 @@ pub(super) fn lineage(lineage: &Lineage) -> Tree {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "methods of builders take values")]
 pub(super) fn budget(budget: Budget) -> Tree {
     let usd = budget.usd.map(|usd| ("usd".to_owned(), Tree::Number(usd.to_string())));
     let calls = budget.calls.map(|calls| ("calls".to_owned(), count(calls)));
