@@ -14,12 +14,14 @@ use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::pieces;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
-    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, Result};
+
+use crate::place;
 
 use crate::athena::{Athena, Behalf, Polling, Settings};
 use crate::catalog::Relation;
@@ -289,6 +291,21 @@ impl Artifacts for AwsLake {
     async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
         let batches = self.read_artifact(from.run, from.name).await?;
         self.write_artifact(to.run, to.name, batches).await
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        let areas = place::areas(&self.shared.location);
+        let objects = self.shared.objects.list(&areas).await?;
+        let mut kept: Vec<KeptObject> =
+            objects.iter().filter_map(|object| KeptObject::at(object.key.strip_prefix(&areas)?, object.bytes)).collect();
+        kept.sort();
+        Ok(kept)
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        let areas = place::areas(&self.shared.location);
+        let keys = objects.iter().map(|kept| Ok(format!("{areas}{}", kept.path()?))).collect::<Result<Vec<String>>>()?;
+        self.shared.objects.delete(&keys).await
     }
 }
 

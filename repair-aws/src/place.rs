@@ -75,6 +75,11 @@ pub(crate) fn partition(folder: &str, partition: Option<(&str, &str)>) -> String
     }
 }
 
+/// The prefix of the areas of all runs, with a `/` at its end.
+pub(crate) fn areas(lake: &Location) -> String {
+    format!("{}/", lake.join(&format!("{OWN}/runs")).prefix)
+}
+
 fn run(lake: &Location, run: &str) -> String {
     lake.join(&format!("{OWN}/runs/{}", name::part(run))).prefix
 }

@@ -81,6 +81,10 @@ enum Command {
     Logs(commands::show::Logs),
     /// Check that the journal, artifacts, staged units and repairs of a lake are what was written.
     VerifyState(commands::state::VerifyState),
+    /// Remove what is kept for runs that ended long ago: lists of gaps and units, and units that stayed staged.
+    Prune(commands::prune::Prune),
+    /// Send a test message to everybody whom a workflow notifies, or deliver messages that earlier runs have left.
+    Notify(commands::notify::Notify),
     /// Look at everything that runs need, and say what to do about what is not in order.
     Doctor(commands::doctor::Doctor),
     /// Explain why a slot of a table is as it is.
@@ -138,6 +142,8 @@ impl Command {
             Self::Show(command) => command.json,
             Self::Logs(command) => command.json,
             Self::VerifyState(command) => command.json,
+            Self::Prune(command) => command.json,
+            Self::Notify(command) => command.json,
             Self::Doctor(command) => command.json,
             Self::Why(command) => command.json,
             Self::Undo(command) => command.json,
@@ -179,6 +185,8 @@ impl Command {
             Self::Show(command) => command.execute(lake).await,
             Self::Logs(command) => command.execute(lake).await,
             Self::VerifyState(command) => command.execute(lake).await,
+            Self::Prune(command) => command.execute(lake).await,
+            Self::Notify(command) => command.execute(lake).await,
             Self::Doctor(command) => command.execute(lake).await,
             Self::Why(command) => command.execute(lake).await,
             Self::Undo(command) => command.execute(lake).await,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use repair::jiff::Timestamp;
+use repair::notify::Notifications;
 use repair::{CancellationToken, Error, ErrorKind, Notice, OpenLake, Opening, Repair, Result};
 
 use crate::format::{EventLines, Format};
@@ -119,16 +120,23 @@ pub(crate) struct WorkflowArgs {
 impl WorkflowArgs {
     /// Opens the workflow.
     pub(crate) async fn open(self, lake_before: Option<PathBuf>) -> Result<Repair> {
-        self.open_for(Format::Text, lake_before).await
+        let (lake, opening) = self.opening()?;
+        lake.connect(lake_before, opening).await
     }
 
-    /// Opens the workflow, for a command that drives runs and reports them so.
-    pub(crate) async fn open_for(self, format: Format, lake_before: Option<PathBuf>) -> Result<Repair> {
+    /// Opens the workflow, for a command that drives runs, reports them so, and sends messages about them.
+    pub(crate) async fn open_to_run(self, format: Format, lake_before: Option<PathBuf>, notifications: &Notifications) -> Result<Repair> {
+        let (lake, opening) = self.opening()?;
+        lake.opening(format, lake_before, opening.notify(notifications)).connect().await
+    }
+
+    /// Which lake was named, and the workflow that is to be opened.
+    fn opening(self) -> Result<(LakeArg, Opening)> {
         let mut opening = Repair::open(self.file).profile(self.profile.as_deref()).params(by_name(self.params)?).now(self.now);
         if let Some(prices) = self.prices {
             opening = opening.prices(prices);
         }
-        self.lake.opening(format, lake_before, opening).connect().await
+        Ok((self.lake, opening))
     }
 }
 

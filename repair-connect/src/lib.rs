@@ -10,6 +10,8 @@
 //! | `http` | source | asks an API for missing rows (feature `http`) |
 //! | `http` | sensor, task | looks at an answer of an API; sends a request to one (feature `http`) |
 //!
+//! It also delivers messages about runs: see [`notify`].
+//!
 //! ```
 //! use repair_connect::{Commands, Options};
 //! use repair_core::plugin::{PluginKind, Registry};
@@ -31,6 +33,7 @@ mod columns;
 pub mod command;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod notify;
 mod rows;
 pub mod secret;
 mod template;

@@ -28,8 +28,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
-    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use repair_core::model::Usage;
 use repair_core::model::{
@@ -145,6 +145,14 @@ impl Artifacts for Weightless {
 
     async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
         self.0.copy_artifact(from, to).await
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        self.0.kept().await
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        self.0.remove_kept(objects).await
     }
 }
 
@@ -365,6 +373,10 @@ impl Observer for StopsAtFirst {
     fn recorded(&self, _: &Recorded, _: &RunState) {
         self.0.lock().unwrap().get_or_insert_with(Instant::now);
         (self.1)();
+    }
+
+    fn recorded_of(&self, _: &str, recorded: &Recorded, state: &RunState) {
+        self.recorded(recorded, state);
     }
 }
 

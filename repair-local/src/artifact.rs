@@ -1,9 +1,11 @@
 //! Artifacts: what is too big for the journal, kept in the run's own area. Written and read as a stream, never held in memory.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
+use repair_core::lake::KeptObject;
 use repair_core::model::Usage;
 use repair_core::{Error, ErrorKind, Result};
 
@@ -31,6 +33,61 @@ pub(crate) fn copy(root: &Path, (from_run, from): (&str, &str), (run, name): (&s
     }
     files::link_whole(&source, &target).map_err(|error| error.on("artifact", name).on("run", run))?;
     Ok(Usage { objects_written: 1, ..Usage::default() })
+}
+
+/// The objects of the areas of all runs, in order.
+pub(crate) fn kept(root: &Path) -> Result<Vec<KeptObject>> {
+    let areas = place::areas(root);
+    let (mut kept, mut folders) = (Vec::new(), vec![areas.clone()]);
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            // Nothing is kept, or another process has just removed it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(files::io_error(error, "list", &folder)),
+        };
+        for entry in entries {
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|error| files::io_error(error, "look at", &path))?;
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() {
+                let below =
+                    path.strip_prefix(&areas).ok().map(|below| below.iter().filter_map(|part| part.to_str()).collect::<Vec<_>>().join("/"));
+                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+                kept.extend(below.and_then(|below| KeptObject::at(&below, bytes)));
+            }
+        }
+    }
+    kept.sort();
+    Ok(kept)
+}
+
+/// Removes objects of the areas of runs, and the folders that are empty then.
+pub(crate) fn remove_kept(root: &Path, objects: &[KeptObject]) -> Result<()> {
+    let areas = place::areas(root);
+    for object in objects {
+        let path = areas.join(object.path()?);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(files::io_error(error, "remove", &path)),
+        }
+    }
+    for area in objects.iter().map(|object| &object.area).collect::<BTreeSet<_>>() {
+        remove_empty(&areas.join(area));
+    }
+    Ok(())
+}
+
+/// Removes a folder and those in it, as far as they are empty. That one stays is no error.
+fn remove_empty(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(folder);
 }
 
 fn missing(run: &str, name: &str, path: &Path) -> Error {

@@ -20,8 +20,8 @@ use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::program;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
-    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
@@ -475,6 +475,16 @@ impl Artifacts for LocalLake {
         let lake = self.inner.clone();
         let [from, to] = [from, to].map(|of| (of.run.to_owned(), of.name.to_owned()));
         blocking(move || artifact::copy(&lake.root, (&from.0, &from.1), (&to.0, &to.1))).await
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        let lake = self.inner.clone();
+        blocking(move || artifact::kept(&lake.root)).await
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        let (lake, objects) = (self.inner.clone(), objects.to_vec());
+        blocking(move || artifact::remove_kept(&lake.root, &objects)).await
     }
 }
 

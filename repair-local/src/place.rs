@@ -347,6 +347,11 @@ pub(crate) fn own_folder(root: &Path) -> PathBuf {
     root.join(".repair")
 }
 
+/// The folder of the areas of all runs.
+pub(crate) fn areas(root: &Path) -> PathBuf {
+    root.join(RUNS)
+}
+
 /// The area of a run.
 pub(crate) fn run_folder(root: &Path, run: &str) -> PathBuf {
     root.join(RUNS).join(name::part(run))

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use repair::core::plugin::{Clock, SystemClock};
+use repair::notify::{Notifications, PATIENCE};
 use repair::schedule::{Alert, ScheduleStatus};
 use repair::{CancellationToken, Error, OpenLake, Opening, Registry, Result};
 use tokio::net::TcpListener;
@@ -44,6 +45,8 @@ pub struct Options {
     pub schedules: bool,
     /// The clock of schedules and runs.
     pub clock: Arc<dyn Clock>,
+    /// Delivers messages about runs and schedules.
+    pub notifications: Notifications,
 }
 
 impl Options {
@@ -58,6 +61,7 @@ impl Options {
             registry: Arc::new(registry(&[])),
             schedules: true,
             clock: Arc::new(SystemClock),
+            notifications: Notifications::new().options(reach(&[])),
         }
     }
 
@@ -65,6 +69,7 @@ impl Options {
     #[must_use]
     pub fn allow(mut self, programs: &[String]) -> Self {
         self.registry = Arc::new(registry(programs));
+        self.notifications = Notifications::new().options(reach(programs));
         self
     }
 
@@ -123,7 +128,8 @@ impl Options {
             .registry(self.registry.clone())
             .profile(profile.or(self.profile.as_deref()))
             .stop(stop)
-            .clock(self.clock.clone());
+            .clock(self.clock.clone())
+            .notify(&self.notifications);
         if let Some(lake) = &self.lake {
             opening = opening.lake(lake);
         }
@@ -133,10 +139,14 @@ impl Options {
 
 /// All plug-ins, where only these programs may be run.
 fn registry(programs: &[String]) -> Registry {
-    use repair::connect::{Commands, Options, register_with};
     let mut registry = repair::registry();
-    register_with(&mut registry, &Options::default().with_commands(Commands::only(programs.iter().cloned())));
+    repair::connect::register_with(&mut registry, &reach(programs));
     registry
+}
+
+/// What workflows may reach.
+fn reach(programs: &[String]) -> repair::connect::Options {
+    repair::connect::Options::default().with_commands(repair::connect::Commands::only(programs.iter().cloned()))
 }
 
 /// What everything in the server shares.
@@ -320,6 +330,14 @@ impl Server {
         let standing: BoxFuture<'_, ()> = Box::pin(crate::standing::keep(shared.clone()));
         let watching: BoxFuture<'_, ()> = Box::pin(crate::watch::keep(shared.clone()));
         let (served, (), ()) = tokio::join!(serving, standing, watching);
+        for left in shared.options.notifications.settle(PATIENCE).await.left {
+            tracing::warn!(
+                run = left.run,
+                to = left.to,
+                messages = left.messages,
+                "messages are still to be delivered; a later run of the workflow does"
+            );
+        }
         served
     }
 }

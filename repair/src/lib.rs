@@ -57,6 +57,8 @@
 //! | know why a slot is as it is; undo, redo, record exceptions, judge accuracy | [`OpenLake::why`], [`OpenLake::undo`], …, [`provenance`] |
 //! | find out which strategy is most accurate, at what cost | [`Repair::compare`], [`compare`](mod@compare) |
 //! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
+//! | have people and other systems hear of runs | [`Opening::notify`], [`notify::Notifications`] |
+//! | remove what old runs no longer need | [`OpenLake::prunable`], [`OpenLake::prune`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
 //! | know whether what runs need is in order | [`OpenLake::examine`], [`Opening::examine`], [`doctor`] |
@@ -106,9 +108,11 @@ pub mod doctor;
 #[cfg(feature = "local")]
 pub mod first_steps;
 pub mod ledger;
+pub mod notify;
 mod open;
 pub mod plan;
 pub mod provenance;
+pub mod prune;
 pub mod reading;
 pub mod report;
 mod request;

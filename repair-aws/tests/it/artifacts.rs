@@ -27,6 +27,7 @@ async fn artifacts_in_s3_keep_the_promises() {
     lake_suite::an_artifact_takes_the_place_of_what_had_its_name(&lake).await;
     lake_suite::an_error_of_the_stream_leaves_the_artifact_that_was_there(&lake).await;
     lake_suite::artifacts_of_similar_names_are_different_artifacts(&lake).await;
+    lake_suite::what_is_kept_for_a_run_can_be_listed_and_removed(&lake).await;
 }
 
 /// Numbers that do not compress.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use repair::Repair;
+use repair::notify::Notifications;
 
+use super::notify::settle;
 use super::run::{finish, run_id};
 use crate::exit::Exit;
 use crate::format::FormatArg;
@@ -35,8 +37,11 @@ impl Apply {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let plan = repair::plan::Plan::read(&self.plan)?;
         let format = self.format.get();
-        let repair = self.lake.opening(format, lake_before, Repair::planned(plan.clone())).connect().await?;
-        let done = repair.apply(&plan).id(self.run_id.as_deref()).anyway(self.anyway).await?;
-        finish(&done, format, None)
+        let notifications = Notifications::new();
+        let opening = Repair::planned(plan.clone()).notify(&notifications);
+        let repair = self.lake.opening(format, lake_before, opening).connect().await?;
+        let done = repair.apply(&plan).id(self.run_id.as_deref()).anyway(self.anyway).await;
+        settle(&notifications).await;
+        finish(&done?, format, None)
     }
 }

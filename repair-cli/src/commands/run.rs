@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use repair::RunReport;
+use repair::notify::Notifications;
 use repair::run::StopReport;
 
+use super::notify::settle;
 use crate::exit::{Exit, FailOn};
 use crate::format::{Format, FormatArg, problems};
 use crate::open::{LakeArg, WorkflowArgs, run_meant};
@@ -39,9 +41,11 @@ pub(super) fn run_id(text: &str) -> Result<String, String> {
 impl Run {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let format = self.format.get();
-        let repair = self.workflow.open_for(format, lake_before).await?;
-        let done = repair.run().id(self.run_id.as_deref()).await?;
-        finish(&done, format, self.fail_on)
+        let notifications = Notifications::new();
+        let repair = self.workflow.open_to_run(format, lake_before, &notifications).await?;
+        let done = repair.run().id(self.run_id.as_deref()).await;
+        settle(&notifications).await;
+        finish(&done?, format, self.fail_on)
     }
 }
 
@@ -63,18 +67,22 @@ pub(crate) struct Continue {
 impl Continue {
     pub(crate) async fn resume(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let format = self.format.get();
-        let lake = self.lake.open_for(format, lake_before)?;
+        let notifications = Notifications::new();
+        let lake = self.lake.open_for(format, lake_before)?.notify(&notifications);
         let run = run_meant(&lake, self.run).await?;
-        let done = lake.resume(run).with_file(self.corrected.as_deref()).await?;
-        finish(&done, format, None)
+        let done = lake.resume(run).with_file(self.corrected.as_deref()).await;
+        settle(&notifications).await;
+        finish(&done?, format, None)
     }
 
     pub(crate) async fn redrive(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let format = self.format.get();
-        let lake = self.lake.open_for(format, lake_before)?;
+        let notifications = Notifications::new();
+        let lake = self.lake.open_for(format, lake_before)?.notify(&notifications);
         let run = run_meant(&lake, self.run).await?;
-        let done = lake.redrive(run).with_file(self.corrected.as_deref()).await?;
-        finish(&done, format, None)
+        let done = lake.redrive(run).with_file(self.corrected.as_deref()).await;
+        settle(&notifications).await;
+        finish(&done?, format, None)
     }
 }
 
@@ -92,9 +100,13 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) async fn cancel(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let lake = self.lake.open(lake_before)?;
+        let notifications = Notifications::new();
+        let lake = self.lake.open(lake_before)?.notify(&notifications);
         let run = run_meant(&lake, self.run).await?;
-        stopped(&lake.cancel(&run).await?, self.json)
+        // A run without a driver is ended here.
+        let done = lake.cancel(&run).await;
+        settle(&notifications).await;
+        stopped(&done?, self.json)
     }
 
     pub(crate) async fn pause(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {

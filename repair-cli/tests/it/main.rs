@@ -19,11 +19,14 @@ mod include;
 mod init;
 mod kill;
 mod lessons;
+#[cfg(feature = "http")]
+mod notify;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod plan;
 mod power;
 mod provenance;
+mod prune;
 mod reading;
 mod report;
 mod terminal;

@@ -5,7 +5,7 @@
 
 pub mod detect;
 mod process;
-mod program;
+pub(crate) mod program;
 pub mod repair;
 pub mod sensor;
 pub mod source;

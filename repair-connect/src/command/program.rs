@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use crate::allowed::Options;
 use crate::command::process::{self, Bounds, Ended, Failure};
@@ -133,15 +134,15 @@ macro_rules! config {
 pub(super) use config;
 
 /// The part of a configuration that says what is run.
-pub(super) struct ProgramConfig {
-    pub(super) run: Option<Vec<String>>,
-    pub(super) shell: Option<String>,
-    pub(super) folder: Option<String>,
-    pub(super) env: Vec<String>,
-    pub(super) params: Map<String, Value>,
-    pub(super) timeout: Option<Period>,
-    pub(super) exit_codes: BTreeMap<u8, Meaning>,
-    pub(super) max_bytes: Option<u64>,
+pub(crate) struct ProgramConfig {
+    pub(crate) run: Option<Vec<String>>,
+    pub(crate) shell: Option<String>,
+    pub(crate) folder: Option<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) params: Map<String, Value>,
+    pub(crate) timeout: Option<Period>,
+    pub(crate) exit_codes: BTreeMap<u8, Meaning>,
+    pub(crate) max_bytes: Option<u64>,
 }
 
 /// The values that every call has, for arguments and variables.
@@ -153,7 +154,7 @@ enum Started {
 }
 
 /// A program that may be run.
-pub(super) struct Program {
+pub(crate) struct Program {
     started: Started,
     folder: Option<PathBuf>,
     env: Vec<String>,
@@ -164,7 +165,7 @@ pub(super) struct Program {
 }
 
 /// What a program answered, when it ended well or with a code that was expected.
-pub(super) struct Answered {
+pub(crate) struct Answered {
     /// Its exit code.
     pub(super) code: u8,
     /// What it wrote.
@@ -190,7 +191,7 @@ impl Program {
     ///
     /// # Errors
     /// `denied` if it may not be run here; `invalid` if the configuration makes no sense.
-    pub(super) fn new(config: ProgramConfig, names: &[&'static str], usual_bytes: u64, options: &Options) -> Result<Self> {
+    pub(crate) fn new(config: ProgramConfig, names: &[&'static str], usual_bytes: u64, options: &Options) -> Result<Self> {
         let names: Vec<&str> = names.iter().chain(&EVERY).copied().collect();
         let started = match (config.run, config.shell) {
             (Some(run), None) => {
@@ -314,11 +315,26 @@ impl Program {
         let text = |name: &str| request.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         values.extend(EVERY.iter().filter_map(|name| Some((*name, text(name)?))));
         let input = serde_json::to_vec(&Value::Object(request)).map_err(|error| Error::internal("a request is not JSON").because(error))?;
+        self.perform(input, &values, expected, &context.cancel, || context.beat()).await
+    }
+
+    /// As [`Program::call`], with the input as it is, outside of a step.
+    ///
+    /// # Errors
+    /// As [`Program::call`].
+    pub(crate) async fn perform(
+        &self,
+        input: Vec<u8>,
+        values: &Values,
+        expected: &[u8],
+        cancel: &CancellationToken,
+        beat: impl Fn() + Send + Sync,
+    ) -> Result<Answered> {
         let mut command = Command::new(self.path()?);
         match &self.started {
             Started::Run { arguments, .. } => {
                 for argument in arguments {
-                    command.arg(argument.with(&values)?);
+                    command.arg(argument.with(values)?);
                 }
             }
             Started::Shell(line) => {
@@ -339,14 +355,14 @@ impl Program {
                 secrets.push((name.clone(), Secret::new(value)));
             }
         }
-        for (name, value) in &values {
+        for (name, value) in values {
             // One variable of a megabyte is more than systems allow; the request has the value, too.
             if value.len() <= MOST_OF_A_VARIABLE && !value.contains('\0') {
                 command.env(format!("REPAIR_{}", name.to_uppercase()), OsString::from(value));
             }
         }
         let began = Timestamp::now();
-        let (done, errors) = process::run(command, input, self.bounds, &context.cancel, || context.beat()).await;
+        let (done, errors) = process::run(command, input, self.bounds, cancel, beat).await;
         let (names, secrets): (Vec<String>, Vec<Secret>) = secrets.into_iter().unzip();
         let errors = shown_end(&errors, &secrets);
         let took_ms = Timestamp::now().duration_since(began).as_millis();

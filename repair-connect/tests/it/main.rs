@@ -7,6 +7,8 @@ mod detect;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod notify;
 mod outputs;
 mod sweep;
 mod world;

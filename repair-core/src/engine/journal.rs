@@ -188,6 +188,14 @@ pub trait Journal: Send + Sync {
         Ok(None)
     }
 
+    /// Forgets what [`Journal::keep`] has kept of a run, and returns its size in bytes. The events stay. The default has kept nothing.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    async fn forget(&self, _run: &str) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Makes `driver` the driver of a run until `now + ttl`, or renews its lease. Atomic: if several drivers try at once, one succeeds.
     /// The run need not exist yet. An adapter that knows that the holder is dead need not wait for the lease to expire.
     ///

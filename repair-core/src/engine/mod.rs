@@ -4,6 +4,7 @@ pub(crate) mod aside;
 mod cells;
 mod drive;
 mod journal;
+pub mod news;
 pub mod prepare;
 mod pure;
 mod rate;

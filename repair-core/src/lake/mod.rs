@@ -8,6 +8,7 @@ mod artifact;
 pub mod extent;
 pub mod known;
 pub mod name;
+pub mod notified;
 pub mod overlay;
 pub mod partition;
 pub mod pieces;
@@ -31,7 +32,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::artifact::{ArtifactName, Artifacts};
+pub use self::artifact::{ArtifactName, Artifacts, KeptObject};
 pub use self::overlay::operations::{Overlay, Published, StageRequest, StageScope, Staged};
 pub use self::query::Query;
 pub use self::read::{BatchStream, FILE, Layer, PresenceRequest, PresenceStream, ReadLake, ScanRequest};

@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod context;
+mod deliver;
 mod detector;
 mod query;
 mod registry;
@@ -15,6 +16,7 @@ mod task;
 
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
 pub use context::{Calls, Clock, Progress, ScaledClock, StepContext, SystemClock};
+pub use deliver::{Deliver, Message};
 pub use detector::{Asks, Detector, GapSink};
 pub use query::UserQuery;
 pub use registry::{ConfigError, Drawing, PathSegment, Plugin, PluginEntry, PluginKind, Registry};

@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Calendar, Table, Zone};
 use crate::plugin::PluginKind;
 use crate::price::{Budget, PriceBook};
-use crate::workflow::Expression;
 use crate::workflow::schedule::Schedule;
+use crate::workflow::{Expression, Lineage, Notifier};
 
 /// A workflow, parsed and checked. [`Workflow::parse`] and [`Workflow::load`] read YAML, [`Workflow::state_machine`] and [`Workflow::dag`]
 /// begin one in Rust.
@@ -85,6 +85,10 @@ pub struct Workflow {
     pub steps: Steps,
     /// The profiles, by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// Who hears of its runs, by name.
+    pub notify: BTreeMap<String, Notifier>,
+    /// Where OpenLineage events of its runs go.
+    pub lineage: Option<Lineage>,
     /// When it starts by itself; `None` if it does not.
     pub schedule: Option<Schedule>,
     /// For the steps within a map: the variables that each of their runs is given, by name: the item, its `index`, and those of the maps around.

@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::schedule::Missed;
-use crate::workflow::{AfterIf, MapStep, ParamType, RunIf};
+use crate::workflow::{AfterIf, MapStep, Occasion, ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
@@ -56,6 +56,8 @@ pub fn schema(registry: &Registry) -> Value {
                 "type": "object", "required": ["lake"], "additionalProperties": false,
                 "properties": { "lake": { "type": "string" }, "with": { "type": "object" } }
             })),
+            "notify": named(notifier()),
+            "lineage": lineage(),
         },
         // A file with nothing else is one that workflows include.
         "if": { "minProperties": 1, "propertyNames": { "enum": SHARED } },
@@ -89,6 +91,64 @@ pub fn schema(registry: &Registry) -> Value {
             },
             "step": { "oneOf": steps(registry) },
         },
+    })
+}
+
+fn notifier() -> Value {
+    let variable = |about: &str| json!({ "description": about, "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
+    let one = |word: &str, about: &str, required: Value, properties: Value| {
+        json!({
+            "type": "object", "required": [word], "additionalProperties": false,
+            "properties": { word: {
+                "description": about, "type": "object", "required": required, "additionalProperties": false, "properties": properties
+            } }
+        })
+    };
+    let texts = json!({ "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1, "items": { "type": "string" } }] });
+    let mut webhook = one(
+        "webhook",
+        "Posts each message as JSON",
+        json!([]),
+        json!({
+            "url": { "description": "Where to; the URL holds no secret", "type": "string" },
+            "url_env": variable("The variable that holds the URL"),
+            "secret_env": variable("The variable that holds the secret by which messages are signed"),
+        }),
+    );
+    if let Some(inner) = webhook.pointer_mut("/properties/webhook").and_then(Value::as_object_mut) {
+        inner.insert("oneOf".to_owned(), json!([{ "required": ["url"] }, { "required": ["url_env"] }]));
+    }
+    let occasion: Vec<&str> = Occasion::ALL.into_iter().map(|(word, _)| word).collect();
+    let occasion = json!({ "enum": occasion });
+    json!({
+        "description": "Somebody who hears of runs",
+        "type": "object", "required": ["to", "on"], "additionalProperties": false,
+        "properties": {
+            "to": { "description": "Where messages go", "oneOf": [
+                webhook,
+                one("slack", "Posts to a channel of Slack", json!(["url_env"]), json!({ "url_env": variable("The variable that holds the URL of the webhook") })),
+                one("command", "Runs a program, which reads the message as JSON from its input", json!(["run"]), json!({
+                    "run": texts,
+                    "env": { "description": "Variables that it gets", "anyOf": [variable("A variable"), { "type": "array", "items": variable("A variable") }] },
+                })),
+            ] },
+            "on": { "description": "What messages are about", "anyOf": [occasion, { "type": "array", "minItems": 1, "items": occasion }] },
+            "digest": { "description": "At most one message in this time, which gathers all", "$ref": "#/$defs/duration" },
+        }
+    })
+}
+
+fn lineage() -> Value {
+    json!({
+        "description": "Where OpenLineage events of runs go",
+        "type": "object", "additionalProperties": false,
+        "oneOf": [{ "required": ["url"] }, { "required": ["url_env"] }, { "required": ["file"] }],
+        "properties": {
+            "url": { "description": "Where events are posted, e.g. https://marquez.example/api/v1/lineage", "type": "string" },
+            "url_env": { "description": "The variable that holds the URL", "type": "string" },
+            "key_env": { "description": "The variable that holds the key for it", "type": "string" },
+            "file": { "description": "A file to which events are added, as lines of JSON", "type": "string" },
+        }
     })
 }
 

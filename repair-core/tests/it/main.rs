@@ -19,6 +19,7 @@ mod language;
 mod layers;
 mod lifetimes;
 mod maps;
+mod notify_language;
 mod now;
 mod remembered;
 mod simulation;

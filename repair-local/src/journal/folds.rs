@@ -41,6 +41,15 @@ pub(super) fn keep(path: &Path, connection: &mut Connection, run: &str, fold: &F
     transaction.commit().map_err(failed)
 }
 
+/// Forgets the fold of a run.
+pub(super) fn forget(path: &Path, connection: &Connection, run: &str) -> Result<()> {
+    let failed = |error| sql_error(path, "write to", error);
+    if !schema::has_folds(connection).map_err(failed)? {
+        return Ok(());
+    }
+    connection.execute("DELETE FROM folds WHERE run = ?1", [run]).map(drop).map_err(failed)
+}
+
 /// The fold of a run. One that is damaged is none, and so is one whose last event is not there, or is another one.
 pub(super) fn kept(path: &Path, connection: &Connection, run: &str) -> Result<Option<Fold>> {
     let failed = |error| sql_error(path, "read", error).on("run", run);

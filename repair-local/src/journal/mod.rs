@@ -145,6 +145,12 @@ impl Journal for SqliteJournal {
         blocking(move || readers.with(|connection| folds::kept(&readers.path, connection, &run))).await
     }
 
+    async fn forget(&self, run: &str) -> Result<u64> {
+        let Some(fold) = self.kept(run).await? else { return Ok(0) };
+        self.writer()?.forget(run.to_owned()).await?;
+        Ok(fold.state.len() as u64)
+    }
+
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
         self.writer()?.acquire(run.to_owned(), driver.to_owned(), now, ttl).await
     }

@@ -37,6 +37,7 @@ enum Command {
     Release { run: String, driver: String, reply: Reply },
     Signal { run: String, signal: Option<Signal>, reply: Reply },
     Keep { run: String, fold: Fold, reply: Reply },
+    Forget { run: String, reply: Reply },
 }
 
 type Reply = oneshot::Sender<Result<()>>;
@@ -68,6 +69,11 @@ impl Writer {
     /// Keeps what the first events of a run add up to.
     pub(super) async fn keep(&self, run: String, fold: Fold) -> Result<()> {
         self.ask(|reply| Command::Keep { run, fold, reply }).await
+    }
+
+    /// Forgets what was kept of a run.
+    pub(super) async fn forget(&self, run: String) -> Result<()> {
+        self.ask(|reply| Command::Forget { run, reply }).await
     }
 
     /// Takes or renews a lease.
@@ -172,6 +178,10 @@ fn perform(path: &Path, connection: &mut Connection, leases: &mut Leases, comman
         }
         Command::Keep { run, fold, reply } => {
             let result = folds::keep(path, connection, &run, &fold);
+            (run, result, reply)
+        }
+        Command::Forget { run, reply } => {
+            let result = folds::forget(path, connection, &run);
             (run, result, reply)
         }
     };

@@ -35,7 +35,7 @@ use repair_core::lake::row_count;
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
     RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, overlay,
 };
 use repair_core::model::Usage;
@@ -504,6 +504,14 @@ impl Artifacts for MaskedLake {
     async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
         let kept = self.get_artifact(from.run, from.name).await?;
         self.put_artifact(to.run, to.name, kept).await
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_kept(&self, _: &[KeptObject]) -> Result<()> {
+        Err(Error::invalid("nothing can be removed while strategies are compared"))
     }
 }
 

@@ -182,6 +182,11 @@ mod without_aws {
             match self.0 {}
         }
 
+        /// Where it is.
+        pub(crate) fn location(&self) -> &str {
+            match self.0 {}
+        }
+
         /// What a later process needs to know to continue.
         pub(crate) fn with(&self) -> Value {
             match self.0 {}

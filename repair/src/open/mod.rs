@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::notify::{AtDesk, Notifications};
 use crate::plan::Plan;
 use repair_core::engine::{Engine, Journal, Observer, RunState, load};
 use repair_core::lake::Lake;
@@ -63,6 +64,7 @@ pub(crate) struct Around {
     pub(crate) registry: Arc<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     observers: Vec<Arc<dyn Observer>>,
+    notify: Option<Notifications>,
     pub(crate) stop: CancellationToken,
     notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
 }
@@ -73,6 +75,7 @@ impl Around {
             registry: Arc::new(registry()),
             clock: Arc::new(SystemClock),
             observers: Vec::new(),
+            notify: None,
             stop: CancellationToken::new(),
             notices: None,
         }
@@ -110,6 +113,14 @@ macro_rules! around {
         #[must_use = "it is returned, not changed in place"]
         pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
             self.around.observers.push(observer);
+            self
+        }
+
+        /// Delivers messages about runs, as the `notify` and `lineage` of their workflows say. Without this, nobody hears of them before
+        /// [`OpenLake::deliver_pending`].
+        #[must_use = "it is returned, not changed in place"]
+        pub fn notify(mut self, notifications: &Notifications) -> Self {
+            self.around.notify = Some(notifications.clone());
             self
         }
 
@@ -461,9 +472,15 @@ impl OpenLake {
 
     /// An engine on this lake.
     pub(crate) fn engine_on(&self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Engine {
+        let mut observers = self.around.observers.clone();
+        if let Some(notifications) = &self.around.notify {
+            let (registry, clock) = (self.around.registry.clone(), self.around.clock.clone());
+            let desk = notifications.desk(lake.clone(), journal.clone(), registry, clock, self.root.lineage());
+            observers.push(Arc::new(AtDesk(desk)));
+        }
         let mut engine = Engine::new(self.around.registry.clone(), lake, journal);
         engine.clock = self.around.clock.clone();
-        engine.observer = self.around.observer();
+        engine.observer = Arc::new(observers);
         engine.stop = self.around.stop.clone();
         engine
     }

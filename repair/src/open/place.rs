@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::bucket::Bucket;
 use super::folder;
+use crate::notify::At;
 use repair_core::engine::Journal;
 use repair_core::lake::Lake;
 use repair_core::workflow::{Variables, Workflow};
@@ -44,6 +45,23 @@ impl Root {
             Some(location) => Self::Bucket(Bucket::at(location)?),
             None => Self::Folder { path: lake.to_owned(), profile: None },
         })
+    }
+
+    /// Where it is, in the words of OpenLineage.
+    pub(crate) fn lineage(&self) -> At {
+        match self {
+            Self::Folder { path, .. } => {
+                let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                At { namespace: "file".to_owned(), prefix: whole.display().to_string().trim_end_matches('/').to_owned() }
+            }
+            Self::Bucket(bucket) => {
+                let location = bucket.location();
+                let rest = location.strip_prefix("s3://").unwrap_or(location).trim_end_matches('/');
+                let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                At { namespace: format!("s3://{name}"), prefix: prefix.to_owned() }
+            }
+            Self::Given { .. } => At { namespace: "repair".to_owned(), prefix: String::new() },
+        }
     }
 
     /// The lake itself, for a workflow that has not run yet, or as a run had it.

@@ -11,8 +11,8 @@ use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
-    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, pieces,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, pieces,
 };
 use repair_core::model::{Interval, SlotRange, Table, TablePresence, Usage};
 use repair_core::plugin::{Answer, Limits, Request, Source, StepContext};
@@ -156,6 +156,14 @@ impl Artifacts for UnreadLake {
     }
 
     async fn copy_artifact(&self, _: ArtifactName<'_>, _: ArtifactName<'_>) -> Result<Usage> {
+        self.0.refuse()
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        self.0.refuse()
+    }
+
+    async fn remove_kept(&self, _: &[KeptObject]) -> Result<()> {
         self.0.refuse()
     }
 }

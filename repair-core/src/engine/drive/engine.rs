@@ -70,6 +70,11 @@ use crate::workflow::{Variables, Workflow};
 pub trait Observer: Progress {
     /// Called after an event was recorded. `state` is the run's state after all events of the same commit.
     fn recorded(&self, recorded: &Recorded, state: &RunState);
+
+    /// As [`Observer::recorded`], with the run's id, which the engine knows; by default, it goes there.
+    fn recorded_of(&self, _run: &str, recorded: &Recorded, state: &RunState) {
+        self.recorded(recorded, state);
+    }
 }
 
 impl Observer for () {
@@ -81,6 +86,12 @@ impl Observer for Vec<Arc<dyn Observer>> {
     fn recorded(&self, recorded: &Recorded, state: &RunState) {
         for observer in self {
             observer.recorded(recorded, state);
+        }
+    }
+
+    fn recorded_of(&self, run: &str, recorded: &Recorded, state: &RunState) {
+        for observer in self {
+            observer.recorded_of(run, recorded, state);
         }
     }
 }
@@ -523,7 +534,7 @@ impl Engine {
         let appended = self.journal.append(&request.run, 0, recorded.at, std::slice::from_ref(&recorded.event)).await;
         appended.map_err(|error| driven_elsewhere(&request.run, error))?;
         let state = RunState::begin(&recorded)?;
-        self.observer.recorded(&recorded, &state);
+        self.observer.recorded_of(&request.run, &recorded, &state);
         Ok(state)
     }
 

@@ -279,7 +279,7 @@ impl<'a> Session<'a> {
         let appended = self.engine.journal.append(self.run, first, at, &events).await;
         appended.map_err(|error| driven_elsewhere(self.run, error))?;
         for recorded in &recorded {
-            self.engine.observer.recorded(recorded, &self.state);
+            self.engine.observer.recorded_of(self.run, recorded, &self.state);
             if tracing::enabled!(tracing::Level::INFO) {
                 tracing::info!(sequence = recorded.sequence, event = recorded.event.kind(), "recorded");
             }

@@ -149,6 +149,39 @@ pub(crate) fn may_begin(state: &RunState, workflow: &Workflow, step: &Step) -> R
     Ok(())
 }
 
+/// How much of the run's budget is used, as a share of it: that of the limit of which most is used. What is only set aside does not count, so it never
+/// falls. `None` without a budget.
+pub(crate) fn used(state: &RunState, workflow: &Workflow) -> Option<Used> {
+    let budget = workflow.budget.as_ref()?;
+    let steps = state.steps.iter().filter_map(|(name, done)| Some((workflow.step(name)?, done)));
+    let spent: Spend = steps
+        .map(|(step, done)| {
+            let taken = done.taken.iter();
+            let taken = taken.map(|(name, taken)| prices_of(workflow, step, name).worst(&[taken.usage, taken.assumed].into_iter().sum()));
+            taken.sum::<Spend>()
+        })
+        .sum();
+    let percent = |used: rust_decimal::Decimal, limit: rust_decimal::Decimal| {
+        let share = used.checked_mul(rust_decimal::Decimal::ONE_HUNDRED).and_then(|used| used.checked_div(limit));
+        // Of a limit of nothing, all is used as soon as anything is.
+        share.map_or(if used.is_zero() { 0 } else { 100 }, |share| share.try_into().unwrap_or(100))
+    };
+    let usd = budget.usd.map(|limit| (percent(spent.usd, limit), format!("{} of {limit} USD", spent.usd.normalize())));
+    let calls = budget.calls.map(|limit| (percent(spent.calls.into(), limit.into()), format!("{} of {limit} calls", spent.calls)));
+    let bytes = budget.bytes.map(|limit| (percent(spent.bytes.into(), limit.into()), format!("{} of {limit} bytes", spent.bytes)));
+    let most = [usd, calls, bytes].into_iter().flatten().max_by_key(|(percent, _)| *percent);
+    most.map(|(percent, what)| Used { percent, what })
+}
+
+/// How much of a budget is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// In percent.
+    pub percent: u64,
+    /// In words: `9 of 10 calls`.
+    pub what: String,
+}
+
 fn over_budget(step: &Step, of: BudgetScope<'_>, what: &str) -> String {
     let whose = match of {
         BudgetScope::Run => "the run".to_owned(),

@@ -8,7 +8,7 @@ use futures::StreamExt;
 
 use super::tables::{collect, new_run};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{BatchStream, Lake};
+use crate::lake::{BatchStream, KeptObject, Lake, name};
 
 fn numbers(range: std::ops::Range<i64>) -> RecordBatch {
     let texts = StringArray::from_iter_values(range.clone().map(|number| format!("text of {number}")));
@@ -106,5 +106,39 @@ pub async fn artifacts_of_similar_names_are_different_artifacts(lake: &dyn Lake)
     }
     for (number, (run, name)) in (0..).zip(&names) {
         assert_eq!(read(lake, run, name).await, [number], "{name}");
+    }
+}
+
+/// What is kept for a run is listed by its area, and what is removed is gone, and nothing else is.
+pub async fn what_is_kept_for_a_run_can_be_listed_and_removed(lake: &dyn Lake) {
+    let (run, other) = (new_run(), format!("{}/é", new_run()));
+    for (run, name) in [(&run, "gaps"), (&run, "fill/gaps"), (&other, "gaps")] {
+        lake.put_artifact(run, name, stream(vec![Ok(numbers(0..3))])).await.unwrap();
+    }
+    let of = |run: &str| {
+        let area = name::part(run);
+        async move {
+            let mut kept: Vec<KeptObject> = lake.kept().await.unwrap();
+            assert!(kept.is_sorted());
+            kept.retain(|kept| kept.area == area);
+            kept
+        }
+    };
+    let names = |kept: &[KeptObject]| kept.iter().map(|kept| kept.name.clone()).collect::<Vec<_>>();
+    let kept = of(&run).await;
+    assert_eq!(names(&kept), ["fill%2Fgaps", "gaps"]);
+    assert!(kept.iter().all(|kept| kept.bytes > 0 && !kept.is_staged()));
+    let goes: Vec<KeptObject> = kept.into_iter().filter(|kept| kept.name == "gaps").collect();
+    lake.remove_kept(&goes).await.unwrap();
+    // As often as one likes.
+    lake.remove_kept(&goes).await.unwrap();
+    assert_eq!(names(&of(&run).await), ["fill%2Fgaps"]);
+    assert_eq!(lake.get_artifact(&run, "gaps").await.err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(read(lake, &run, "fill/gaps").await, [0, 1, 2]);
+    assert_eq!(read(lake, &other, "gaps").await, [0, 1, 2]);
+    // A name that leads elsewhere is none of them.
+    for (area, name) in [("..", "gaps"), ("", "gaps"), ("a", "../gaps"), ("a", "staged//gaps"), ("a/../b", ".gaps")] {
+        let error = lake.remove_kept(&[KeptObject::new(area, name, 0)]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{area} {name}");
     }
 }

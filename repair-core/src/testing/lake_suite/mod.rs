@@ -110,6 +110,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     an_artifact_takes_the_place_of_what_had_its_name(lake).await;
     an_error_of_the_stream_leaves_the_artifact_that_was_there(lake).await;
     artifacts_of_similar_names_are_different_artifacts(lake).await;
+    what_is_kept_for_a_run_can_be_listed_and_removed(lake).await;
 }
 
 /// Calls every function about retractions, for a lake that can retract; those of any sequence of changes once for each seed.

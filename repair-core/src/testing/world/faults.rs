@@ -25,8 +25,8 @@ use crate::lake::overlay::retraction::Retraction;
 use crate::lake::pieces;
 use crate::lake::rollup::Rollup;
 use crate::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake, RowCountRequest,
-    RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck,
 };
 use crate::model::Usage;
 use crate::model::{Interval, SlotRange, Table, TablePresence};
@@ -172,6 +172,11 @@ impl Journal for CrashingJournal {
     async fn kept(&self, run: &str) -> Result<Option<Fold>> {
         self.schedule.check()?;
         self.schedule.read(self.inner.kept(run).await)
+    }
+
+    async fn forget(&self, run: &str) -> Result<u64> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.forget(run).await)
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
@@ -327,6 +332,16 @@ impl Artifacts for CrashingLake {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.copy_artifact(from, to).await)
     }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.kept().await)
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.remove_kept(objects).await)
+    }
 }
 
 #[async_trait]
@@ -400,6 +415,10 @@ impl Journal for FlakyJournal {
 
     async fn kept(&self, run: &str) -> Result<Option<Fold>> {
         self.inner.kept(run).await
+    }
+
+    async fn forget(&self, run: &str) -> Result<u64> {
+        self.inner.forget(run).await
     }
 
     async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> Result<()> {
@@ -533,6 +552,14 @@ impl Artifacts for FailingLake {
     }
 
     async fn copy_artifact(&self, _: ArtifactName<'_>, _: ArtifactName<'_>) -> Result<Usage> {
+        self.fail()
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        self.fail()
+    }
+
+    async fn remove_kept(&self, _: &[KeptObject]) -> Result<()> {
         self.fail()
     }
 }

@@ -21,8 +21,8 @@ use crate::lake::rollup::{self, Rollup, column};
 use crate::lake::row_count;
 use crate::lake::seal::Verdict;
 use crate::lake::{
-    ArtifactName, Artifacts, BatchStream, Caller, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
-    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, shape,
+    ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
+    RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name, shape,
 };
 use crate::model::Usage;
 use crate::model::{Absence, Interval, Key, Presence, SlotRange, SlotSet, Table, TablePresence};
@@ -708,6 +708,35 @@ impl Artifacts for MemoryLake {
         let usage = written(&kept, 1);
         state.artifacts.insert((to.run.to_owned(), to.name.to_owned()), kept);
         Ok(usage)
+    }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        let state = self.request("kept");
+        let size = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+        let artifacts =
+            state.artifacts.iter().map(|((run, name), batches)| KeptObject::new(name::part(run), name::part(name), size(batches)));
+        let staged = state.staged.iter().flat_map(|(area, units)| {
+            let of = move |(unit, staged): (&String, &StagedUnit)| {
+                let name = format!("staged/{}-{}/{}", name::part(&area.1), area.2, name::part(unit));
+                KeptObject::new(name::part(&area.0), name, size(&staged.repairs))
+            };
+            units.iter().map(of)
+        });
+        let mut kept: Vec<KeptObject> = artifacts.chain(staged).collect();
+        kept.sort();
+        Ok(kept)
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        let paths = objects.iter().map(KeptObject::path).collect::<Result<std::collections::BTreeSet<String>>>()?;
+        let mut state = self.request("remove_kept");
+        let goes = |kept: KeptObject| kept.path().is_ok_and(|path| paths.contains(&path));
+        state.artifacts.retain(|(run, artifact), _| !goes(KeptObject::new(name::part(run), name::part(artifact), 0)));
+        for (area, units) in &mut state.staged {
+            let of = |unit: &String| format!("staged/{}-{}/{}", name::part(&area.1), area.2, name::part(unit));
+            units.retain(|unit, _| !goes(KeptObject::new(name::part(&area.0), of(unit), 0)));
+        }
+        Ok(())
     }
 }
 

@@ -81,7 +81,7 @@ use crate::model::{Calendar, Table};
 use crate::plugin::{Registry, Source};
 use crate::price::Budget;
 use crate::workflow::schedule::Schedule;
-use crate::workflow::{CalendarRule, Param, Rate, SourceUse, Workflow, parse};
+use crate::workflow::{CalendarRule, Lineage, Notifier, Param, Rate, SourceUse, Workflow, parse};
 use crate::yaml::Diagnostics;
 
 /// A workflow that is being written; [`Workflow::state_machine`] and [`Workflow::dag`] begin one.
@@ -102,6 +102,7 @@ pub struct WorkflowBuilder {
     own_calendars: Vec<Arc<dyn Calendar>>,
     steps: Vec<(String, StepDraft)>,
     profiles: Vec<(String, Tree)>,
+    notify: Vec<(String, Tree)>,
     start: Option<String>,
     mistakes: Vec<String>,
 }
@@ -145,6 +146,7 @@ impl WorkflowBuilder {
             own_calendars: Vec::new(),
             steps: Vec::new(),
             profiles: Vec::new(),
+            notify: Vec::new(),
             start: None,
             mistakes: Vec::new(),
         }
@@ -273,6 +275,19 @@ impl WorkflowBuilder {
         self.set("schedule", values::schedule(schedule))
     }
 
+    /// Adds somebody who hears of runs.
+    #[must_use]
+    pub fn notify(mut self, name: &str, notifier: &Notifier) -> Self {
+        self.notify.push((name.to_owned(), values::notifier(notifier)));
+        self
+    }
+
+    /// Where OpenLineage events of runs go.
+    #[must_use]
+    pub fn lineage(self, lineage: &Lineage) -> Self {
+        self.set("lineage", values::lineage(lineage))
+    }
+
     /// The step that a state machine begins with: the first one, unless given.
     #[must_use]
     pub fn start(mut self, step: &str) -> Self {
@@ -346,6 +361,8 @@ impl WorkflowBuilder {
         root.extend(start.map(|start| ("start".to_owned(), Tree::text(start))));
         root.push(("steps".to_owned(), assembly.steps(&self.steps)));
         root.extend(section("profiles", self.profiles.clone()));
+        root.extend(section("notify", self.notify.clone()));
+        root.extend(fields.take("lineage"));
         (print::print(&root), assembly)
     }
 }

@@ -16,7 +16,9 @@ use crate::price::Budget;
 use crate::workflow::calendar::{Basis, WEEKDAYS};
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 use crate::workflow::schedule::{Schedule, Starts};
-use crate::workflow::{CalendarRule, ErrorMatch, Jitter, Param, ParamType, Rate, RetryRule, RunIf, Tolerance};
+use crate::workflow::{
+    Address, CalendarRule, ErrorMatch, Jitter, Lineage, Notifier, Param, ParamType, Rate, Receiver, RetryRule, RunIf, Tolerance,
+};
 
 /// A JSONata expression that is computed when the run comes there; made by [`computed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,39 @@ pub(super) fn number(value: f64) -> Tree {
 
 pub(super) fn count(value: impl Into<u64>) -> Tree {
     Tree::Number(value.into().to_string())
+}
+
+/// A mapping of what is there.
+fn mapping(entries: impl IntoIterator<Item = Option<(&'static str, Tree)>>) -> Tree {
+    Tree::Map(entries.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn address(address: &Address) -> (&'static str, Tree) {
+    match address {
+        Address::Url(url) => ("url", Tree::text(url)),
+        Address::Variable(variable) => ("url_env", Tree::text(variable)),
+    }
+}
+
+pub(super) fn notifier(notifier: &Notifier) -> Tree {
+    let named = |name: &'static str, value: &Option<String>| value.as_ref().map(|value| (name, Tree::text(value)));
+    let to = match &notifier.to {
+        Receiver::Webhook { address: to, secret_env } => mapping([Some(address(to)), named("secret_env", secret_env)]),
+        Receiver::Slack { url_env } => mapping([Some(("url_env", Tree::text(url_env)))]),
+        Receiver::Command { run, env } => mapping([Some(("run", Tree::texts(run))), (!env.is_empty()).then(|| ("env", Tree::texts(env)))]),
+    };
+    mapping([
+        Some(("to", Tree::Map(vec![(notifier.to.word().to_owned(), to)]))),
+        Some(("on", Tree::texts(notifier.on.iter().map(|occasion| occasion.as_str())))),
+        notifier.digest.map(|digest| ("digest", duration(digest))),
+    ])
+}
+
+pub(super) fn lineage(lineage: &Lineage) -> Tree {
+    match lineage {
+        Lineage::Url { address: to, key_env } => mapping([Some(address(to)), key_env.as_ref().map(|key| ("key_env", Tree::text(key)))]),
+        Lineage::File(file) => mapping([Some(("file", Tree::text(file)))]),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "methods of builders take values")]

@@ -49,6 +49,8 @@ impl<'a> Reader<'a> {
             schedule: None,
             items: BTreeMap::new(),
             outer: None,
+            notify: BTreeMap::new(),
+            lineage: None,
         };
         Draft {
             workflow,

@@ -6,6 +6,7 @@ mod calendar;
 mod include;
 mod keys;
 mod map;
+mod notify;
 mod param;
 mod reading;
 mod scalar;
@@ -50,7 +51,7 @@ const MAX_TEXT: usize = 10_000;
 const MAX_QUERY: usize = 100_000;
 
 /// The keys of a workflow.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "workflow",
     "kind",
     "about",
@@ -68,6 +69,8 @@ const KEYS: [&str; 17] = [
     "schedule",
     "timeout",
     "max_parallel",
+    "notify",
+    "lineage",
 ];
 
 /// A workflow that was read but not checked, with the places of its parts in the text.
@@ -310,6 +313,8 @@ impl<'a> Reader<'a> {
         let (schedule, schedule_places) = schedule.unzip();
         let shared = self.shared_draft(file, &fields);
         let profiles = self.profiles(&fields);
+        let notify = self.notifiers(&fields);
+        let lineage = self.lineage(&fields);
         let start = if self.dag {
             if fields.get("start").is_some() {
                 let help = "remove it; steps without `after` begin at once";
@@ -336,6 +341,8 @@ impl<'a> Reader<'a> {
             schedule,
             items: self.items.clone(),
             outer: None,
+            notify,
+            lineage,
             ..shared.workflow
         };
         Some(Draft {
@@ -607,6 +614,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("delimiter", &["separator", "sep", "field_delimiter"]),
     ("nulls", &["na_values", "null_values", "nullstr", "null_string"]),
     ("partition_by", &["partitions", "partitioned_by", "partitioning", "partition"]),
+    ("notify", &["notifications", "notifiers", "alerts", "alerting", "on_notify"]),
     ("calendar", &["schedule", "sessions", "trading_calendar", "opening_hours"]),
 ];
 

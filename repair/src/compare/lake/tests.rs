@@ -129,6 +129,14 @@ impl Artifacts for SeenThroughMasks {
     async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {
         self.kept.copy_artifact(from, to).await
     }
+
+    async fn kept(&self) -> Result<Vec<KeptObject>> {
+        self.kept.kept().await
+    }
+
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        self.kept.remove_kept(objects).await
+    }
 }
 
 #[async_trait]
