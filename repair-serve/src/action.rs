@@ -77,7 +77,7 @@ impl Shared {
         tokio::spawn(async move {
             match driving.await {
                 Ok(Err(error)) if error.kind() != ErrorKind::Cancelled => {
-                    tracing::warn!(run, error = error.full(), "the run is no longer driven")
+                    tracing::warn!(run, error = error.full(), "the run is no longer driven");
                 }
                 Err(error) => tracing::error!(run, %error, "what drives the run has ended by itself"),
                 Ok(_) => {}

@@ -90,10 +90,13 @@ impl Folder {
 fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         let is_yaml = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
         let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if is_yaml && !is_hidden && path.is_file() {
+        // What cannot be looked at is a file that cannot be read, and is shown so.
+        let is_folder = std::fs::metadata(&path).is_ok_and(|meta| meta.is_dir());
+        if is_yaml && !is_hidden && !is_folder {
             files.push(path);
         }
     }

@@ -206,8 +206,8 @@ impl Shared {
     }
 
     pub(crate) fn set_schedule(&self, status: ScheduleStatus) {
-        let before = self.schedules.write().unwrap_or_else(PoisonError::into_inner).insert(status.workflow.clone(), status.clone());
-        if before.as_ref() != Some(&status) {
+        if self.schedules().get(&status.workflow) != Some(&status) {
+            self.schedules.write().unwrap_or_else(PoisonError::into_inner).insert(status.workflow.clone(), status);
             self.touch();
         }
     }
@@ -271,8 +271,8 @@ impl Server {
     /// # Errors
     /// `invalid` if there is no such folder, or the address needs a token and there is none, or a short one; `transient` if it cannot listen there.
     pub async fn bind(options: Options) -> Result<Self> {
-        if !options.folder.is_dir() {
-            return Err(Error::invalid(format!("there is no folder {}", options.folder.display())));
+        if let Err(error) = std::fs::read_dir(&options.folder) {
+            return Err(Error::invalid(format!("the folder {} cannot be read", options.folder.display())).because(error));
         }
         match &options.token {
             None if !options.address.ip().is_loopback() => {

@@ -135,7 +135,7 @@ fn all_runs(shared: &Shared) -> Vec<(usize, RunSummary)> {
         watched.seen().runs.iter().map(|run| (number, run.clone())).collect::<Vec<_>>()
     };
     let mut runs: Vec<(usize, RunSummary)> = lakes.iter().enumerate().flat_map(of_lake).collect();
-    runs.sort_by(|(_, a), (_, b)| b.started_at.cmp(&a.started_at));
+    runs.sort_by_key(|(_, run)| std::cmp::Reverse(run.started_at));
     runs
 }
 

@@ -30,7 +30,8 @@ steps:
     detect: gaps
     with: {{ table: readings, keys: [a, b], from: '{{% $params.day & \"T00:00:00Z\" %}}', to: '{{% $params.day & \"T03:00:00Z\" %}}' }}
     next: fill
-  fill: {{ repair: interpolate, of: look, with: {{ max_gap: 2h }}, next: rest }}
+  fill: {{ repair: interpolate, of: look, with: {{ max_gap: 2h }}, next: check }}
+  check: {{ verify: look, next: rest }}
   rest: {{ wait: {{ for: 2s }}, end: true }}
 "
     )

@@ -92,7 +92,7 @@ pub(crate) fn by_time(schedule: &Schedule, name: &str, standing: &mut Standing, 
     let chosen = match schedule.missed {
         Missed::All => schedule.ticks(standing.settled, now, 1)?.into_iter().find(due).map(|tick| (tick, tick)),
         Missed::One | Missed::None => {
-            let last = recent()?.last();
+            let last = recent()?.next_back();
             let last = last.map_or_else(
                 || Ok::<_, repair_core::Error>(schedule.last(standing.settled, certain)?.map(|(tick, _)| tick)),
                 |tick| Ok(Some(tick)),

@@ -1,5 +1,7 @@
 //! What a program that depends on `repair` alone is promised. All tests of the crate are one program, so that they are linked once.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "clippy's exception for tests does not reach their helper functions")]
+
 mod arrivals;
 mod budget;
 mod cells;

@@ -332,7 +332,7 @@ fn check_run_id(run: &str) -> Result<()> {
 /// How a drive begins.
 enum Begin<'a> {
     /// With a new run.
-    Start(&'a Workflow, StartRequest),
+    Start(&'a Workflow, Box<StartRequest>),
     /// With an existing run, perhaps with a corrected definition; a run that has ended continues only if it is redriven.
     Continue { corrected: Option<&'a Workflow>, redrive: bool },
 }
@@ -361,7 +361,7 @@ impl Engine {
             let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now).with_items(workflow.items.clone());
             preflight(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
         }
-        self.hold(&run, Begin::Start(workflow, request), true).await
+        self.hold(&run, Begin::Start(workflow, Box::new(request)), true).await
     }
 
     /// Resumes a run with the definition that it has.
@@ -482,7 +482,7 @@ impl Engine {
                     let first = vec![driver_started(driver, &state)];
                     (Arc::new(workflow.clone()), state, first)
                 }
-                None => (Arc::new(workflow.clone()), self.begin(workflow, request).await?, Vec::new()),
+                None => (Arc::new(workflow.clone()), self.begin(workflow, *request).await?, Vec::new()),
             },
             Begin::Continue { corrected, redrive } => {
                 let state = known.ok_or_else(|| no_such_run(run))?;
