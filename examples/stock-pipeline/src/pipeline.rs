@@ -249,7 +249,8 @@ pub(crate) fn land_rows(rows: &RecordBatch, path: &Path) -> Result<u64> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let partial = path.with_extension("partial");
+    let name = path.file_name().context("a file has a name")?;
+    let partial = path.with_file_name(format!("_{}.partial", name.to_string_lossy()));
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let mut writer = ArrowWriter::try_new(File::create(&partial)?, rows.schema(), Some(properties))?;
     writer.write(rows)?;

@@ -9,8 +9,13 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 /// The examples that other tests run: the demo's own, the smallest program's, and the one that needs Python.
-const ELSEWHERE: [&str; 3] =
-    ["stock-pipeline/workflows/ticker-hourly.yaml", "first-program/air-quality.yaml", "workflows/sensors-python.yaml"];
+const ELSEWHERE: [&str; 5] = [
+    "stock-pipeline/workflows/ticker-hourly.yaml",
+    "stock-pipeline/standing/ticker-standing.yaml",
+    "stock-pipeline/standing-alpaca/ticker-alpaca.yaml",
+    "first-program/air-quality.yaml",
+    "workflows/sensors-python.yaml",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()

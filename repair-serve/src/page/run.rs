@@ -133,7 +133,8 @@ fn steps(body: &mut Markup, state: &RunState) {
         for (name, step) in steps {
             body.raw("<tr>").leaf("td", &[], name).raw("<td>");
             match state.active.get(name).map(|position| &position.phase) {
-                None => drop(body.raw("done")),
+                None | Some(Phase::Done) => drop(body.raw("done")),
+                Some(_) if state.ended.is_some() => drop(body.raw("ended")),
                 Some(Phase::Waiting { due }) => {
                     body.raw("waits until ");
                     instant(body, *due);

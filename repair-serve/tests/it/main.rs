@@ -1,6 +1,11 @@
 //! What a server promises: it runs what is due, shows it, and lets nobody else do anything. All tests of the crate are one program.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "clippy's exception for tests does not reach their helper functions")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy's exception for tests does not reach their helper functions"
+)]
 
 mod guard;
 mod live;

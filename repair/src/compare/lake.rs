@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::compare::mask::Mask;
 use crate::compare::places::{Places, Standing};
 use repair_core::lake::extent::Extent;
+use repair_core::lake::name;
 use repair_core::lake::overlay::aside;
 use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retraction;
@@ -506,12 +507,24 @@ impl Artifacts for MaskedLake {
         self.put_artifact(to.run, to.name, kept).await
     }
 
+    /// What was kept here. What the lake itself keeps is none of a comparison's business.
     async fn kept(&self) -> Result<Vec<KeptObject>> {
-        Ok(Vec::new())
+        let size = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum::<u64>();
+        let written = self.written();
+        let mut kept: Vec<KeptObject> = written
+            .artifacts
+            .iter()
+            .map(|((run, artifact), rows)| KeptObject::new(name::part(run), name::part(artifact), size(rows)))
+            .collect();
+        kept.sort();
+        Ok(kept)
     }
 
-    async fn remove_kept(&self, _: &[KeptObject]) -> Result<()> {
-        Err(Error::invalid("nothing can be removed while strategies are compared"))
+    async fn remove_kept(&self, objects: &[KeptObject]) -> Result<()> {
+        let paths = objects.iter().map(KeptObject::path).collect::<Result<std::collections::BTreeSet<String>>>()?;
+        let goes = |kept: KeptObject| kept.path().is_ok_and(|path| paths.contains(&path));
+        self.written().artifacts.retain(|(run, artifact), _| !goes(KeptObject::new(name::part(run), name::part(artifact), 0)));
+        Ok(())
     }
 }
 

@@ -162,11 +162,6 @@ mod without_aws {
 
     #[allow(clippy::needless_pass_by_value, clippy::unused_async, reason = "the signatures are those of a program with AWS")]
     impl Bucket {
-        /// Where it is.
-        pub(crate) fn location(&self) -> &str {
-            ""
-        }
-
         /// Refuses the lake at a location.
         pub(crate) fn at(location: &str) -> Result<Self> {
             Err(missing(&format!("{location} is a lake in S3")))

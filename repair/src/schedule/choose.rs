@@ -158,7 +158,7 @@ pub(crate) fn follower_id(name: &str, run: &str) -> String {
     format!("{}-after-{}", short(name), hash(run))
 }
 
-/// A name that may be part of an id. Long names are told apart by a hash.
+/// A name that may be part of an id. Long names differ by a hash.
 fn short(name: &str) -> String {
     if name.len() <= NAME_LENGTH {
         name.to_owned()
