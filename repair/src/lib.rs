@@ -61,6 +61,8 @@
 //! | remove what old runs no longer need | [`OpenLake::prunable`], [`OpenLake::prune`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
+//! | run a workflow by its schedule | [`schedule::Scheduler`] |
+//! | know which days of which keys are complete | [`OpenLake::status`] |
 //! | know whether what runs need is in order | [`OpenLake::examine`], [`Opening::examine`], [`doctor`] |
 //! | see all of this at a glance, in one HTML file | [`OpenLake::report_on`], [`Repair::report_on_table`], [`mod@report`] |
 //! | know what a plan would refuse, before there is a lake | [`plan::refusals`] |

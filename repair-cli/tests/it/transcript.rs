@@ -102,8 +102,13 @@ fn told(text: &str) -> String {
         let indent = line.len() - line.trim_start().len();
         let words: Vec<&str> = line.split_whitespace().collect();
         let told = words.iter().enumerate().map(|(index, bare)| {
-            // What was read of a file that was just written is not believed later, so a fast machine reads more rows.
-            if words[..index].ends_with(&["rows", "read"]) { "ROWS,".to_owned() } else { word(bare) }
+            // What was read of a file that was just written is not believed later, so a fast machine reads more rows, and keeps less of them.
+            let of = |what: [&str; 2]| words[..index].ends_with(&what);
+            match line.contains("rows read") {
+                true if of(["rows", "read"]) || of(["rows", "written"]) => "ROWS,".to_owned(),
+                true if of(["objects", "written"]) => "OBJECTS,".to_owned(),
+                _ => word(bare),
+            }
         });
         format!("{}{}", &line[..indent], told.collect::<Vec<_>>().join(" "))
     };

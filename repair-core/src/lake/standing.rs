@@ -1,4 +1,4 @@
-//! What stands between runs, such as how far a schedule has come: JSON in artifacts that belong to no run. Unlike what is [known](super::known), it does
+//! What stands between runs, such as how far a schedule has come: JSON in artifacts that belong to no run. Unlike what [`super::known`] keeps, it does
 //! not follow from anything else. Whoever writes it holds a lease.
 
 use serde::{Deserialize, Serialize};

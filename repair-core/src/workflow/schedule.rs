@@ -390,13 +390,15 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// Whoever looks again and again sees each tick once, wherever they look, and the last one is the last of them.
         #[test]
         fn no_tick_is_lost_or_seen_twice(
             cron in proptest::sample::select(vec!["*/7 * * * *", "30 2 * * *", "0 */3 * * *", "15 1,2,3 * * sun", "59 23 28-31 * *", "0 0 * * *"]),
             zone in proptest::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Asia/Kathmandu"]),
             start in 1_700_000_000i64..1_740_000_000,
-            steps in proptest::collection::vec(1i64..200_000, 1..40),
+            steps in proptest::collection::vec(1i64..200_000, 1..20),
         ) {
             let schedule = schedule(cron, zone);
             let start = Timestamp::from_second(start).unwrap();
