@@ -56,6 +56,17 @@ impl Swept {
     }
 }
 
+/// A count, once it no longer changes: what a process had begun when it died may still be on its way.
+async fn settled(count: impl Fn() -> usize) -> usize {
+    loop {
+        let before = count();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        if count() == before {
+            return before;
+        }
+    }
+}
+
 /// Tries a crash before and after each write. `asked` counts what was asked so far, of which a run without a crash needs `units`.
 async fn sweep(make: impl AsyncFn() -> Swept, asked: impl Fn(&World) -> usize, units: usize) {
     let swept = make().await;
@@ -72,7 +83,7 @@ async fn sweep(make: impl AsyncFn() -> Swept, asked: impl Fn(&World) -> usize, u
             let report = match swept.live(&Schedule::crash_at(write, moment)).await {
                 Some(report) => report,
                 None => {
-                    let (before, has) = (asked(&swept.world), swept.has().await);
+                    let (before, has) = (settled(|| asked(&swept.world)).await, swept.has().await);
                     let report = swept.live(&Schedule::never()).await.unwrap();
                     let after = asked(&swept.world) - before;
                     assert!(after <= units - has, "{which}: {after} of {units} were asked for again, although {has} were there");
