@@ -566,7 +566,7 @@ async fn try_seed(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn killed_at_any_instant_a_run_ends_as_if_it_never_was() {
-    let seeds = testdata::seeds(200, 10_000);
+    let seeds = testdata::seeds(200, 2_000);
     let next = AtomicU64::new(seeds.start);
     let (failed, performed, tried) = (Mutex::new(None::<String>), AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
