@@ -45,11 +45,17 @@ impl Shared {
         let (lake, run) = (self.watch(repair.lake()), new_run_id());
         let id = run.clone();
         let driving = tokio::spawn(async move { repair.run().id(id.as_str()).await.map(drop) });
-        self.begun(lake, &run, driving).await
+        self.begun(lake, &run, 0, driving).await
     }
 
-    /// Waits until a run is on record, or until what drives it ends with an error.
-    async fn begun(self: &Arc<Self>, lake: usize, run: &str, mut driving: tokio::task::JoinHandle<Result<()>>) -> Result<String> {
+    /// Waits until a run has more than so many events on record, or until what drives it ends with an error.
+    async fn begun(
+        self: &Arc<Self>,
+        lake: usize,
+        run: &str,
+        events: u64,
+        mut driving: tokio::task::JoinHandle<Result<()>>,
+    ) -> Result<String> {
         let watched = self.lake(lake)?;
         loop {
             tokio::select! {
@@ -58,7 +64,7 @@ impl Shared {
                     break;
                 }
                 () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {
-                    if watched.lake.state(run).await.is_ok() {
+                    if watched.lake.state(run).await.is_ok_and(|state| state.next_sequence > events) {
                         break;
                     }
                 }
@@ -113,7 +119,7 @@ impl Shared {
         let planned = self.planned(id)?;
         let (lake, run) = (self.watch(planned.repair.lake()), planned.plan.run_id());
         let driving = tokio::spawn(async move { planned.repair.apply(&planned.plan).await.map(drop) });
-        self.begun(lake, &run, driving).await
+        self.begun(lake, &run, 0, driving).await
     }
 
     /// The lake of a number.
@@ -142,26 +148,11 @@ impl Shared {
                 let before = state.next_sequence;
                 let (id, again) = (run.to_owned(), what == "redrive");
                 let lake_of_run = opened.clone();
-                let mut driving = tokio::spawn(async move {
+                let driving = tokio::spawn(async move {
                     let request = if again { lake_of_run.redrive(id) } else { lake_of_run.resume(id) };
                     request.await.map(drop)
                 });
-                loop {
-                    tokio::select! {
-                        done = &mut driving => {
-                            done.map_err(|error| Error::internal("what drives the run has ended by itself").because(error))??;
-                            break;
-                        }
-                        () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {
-                            if opened.state(run).await.is_ok_and(|state| state.next_sequence > before) {
-                                break;
-                            }
-                        }
-                    }
-                }
-                if !driving.is_finished() {
-                    self.look_after(run.to_owned(), driving);
-                }
+                return self.begun(lake, run, before, driving).await;
             }
             _ => return Err(Error::new(ErrorKind::NotFound, format!("`{what}` is nothing that can be done with a run"))),
         }

@@ -296,6 +296,17 @@ impl Schedule {
         }
     }
 
+    /// The shortest time between two ticks, of the first thousand in a year; `None` if there are no two.
+    pub(crate) fn shortest(&self) -> Option<Duration> {
+        const MANY: usize = 1_000;
+        if let Starts::Every(every) = &self.starts {
+            return Some(*every);
+        }
+        let from: Timestamp = Timestamp::from_second(1_704_067_200).ok()?; // 2024-01-01
+        let ticks = self.ticks(from, from.checked_add(SignedDuration::from_hours(24 * 366)).ok()?, MANY).ok()?;
+        ticks.windows(2).filter_map(|pair| Duration::try_from(pair[1].duration_since(pair[0])).ok()).min()
+    }
+
     /// When the run of a tick starts: at the tick, or later by its jitter. `of` names what is scheduled, so that others have other delays.
     pub fn due(&self, of: &str, tick: Timestamp) -> Timestamp {
         let most_ms = u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX);

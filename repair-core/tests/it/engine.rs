@@ -473,17 +473,17 @@ fn each_step_before_may_have_to_end_in_its_own_way() {
   look: { task: do }
   fetch: { task: do }
   other: { task: do, after: [look] }
-  tell: { task: do, after: { look: failed, fetch: succeeded, other: done } }
+  note: { task: do, after: { look: failed, fetch: succeeded, other: done } }
   rest: { task: do, after: { other: skipped } }
-  sum: { task: do, after: [tell] }";
+  sum: { task: do, after: [note] }";
     // It waits for all of them, whatever their conditions say.
     let mut run = Run::new(STEPS);
     run.fails("look", ErrorKind::Denied);
     assert_eq!((run.working(), run.settled("other")), ("fetch rest".to_owned(), "skipped"));
     run.done("rest", Value::Null);
     run.done("fetch", Value::Null);
-    assert_eq!(run.working(), "tell");
-    run.done("tell", Value::Null);
+    assert_eq!(run.working(), "note");
+    run.done("note", Value::Null);
     run.done("sum", Value::Null);
     // A step that was there for the failure, and succeeded, has dealt with it.
     assert_eq!(run.ended(), (Outcome::SucceededWithExceptions, None));
@@ -498,9 +498,9 @@ fn each_step_before_may_have_to_end_in_its_own_way() {
         Some(Settled::Skipped { why }) => why,
         other => panic!("{other:?}"),
     };
-    assert_eq!(skipped("tell"), "`look` succeeded, and must have failed");
+    assert_eq!(skipped("note"), "`look` succeeded, and must have failed");
     assert_eq!(skipped("rest"), "`other` succeeded, and must have been skipped");
-    assert_eq!(skipped("sum"), "`tell` was skipped");
+    assert_eq!(skipped("sum"), "`note` was skipped");
 
     // A step that comes after a failure, and needs another to succeed, deals with the first alone.
     let mut run = Run::new("steps:\n  a: { task: do }\n  b: { task: do }\n  c: { task: do, after: { a: failed, b: succeeded } }");

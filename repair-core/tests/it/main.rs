@@ -22,6 +22,7 @@ mod maps;
 mod notify_language;
 mod now;
 mod remembered;
+mod schedule_language;
 mod simulation;
 mod strategies;
 mod sweeps;
