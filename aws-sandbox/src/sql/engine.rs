@@ -25,7 +25,7 @@ use super::scanned::Scanned;
 use super::table::{LakeTable, PATH};
 use super::types::{hive_of_trino, trino_name};
 use super::view::View;
-use super::{check, define, functions, text, trino};
+use super::{check, define, functions, pushdown, text, trino};
 
 /// The one data catalog, under Athena's name.
 pub(crate) const CATALOG: &str = "awsdatacatalog";
@@ -398,7 +398,12 @@ fn context() -> SessionContext {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.default_null_ordering = "nulls_last".to_owned();
     options.execution.time_zone = Some("UTC".to_owned());
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_optimizer_rules(pushdown::rules())
+        .with_physical_optimizer_rules(pushdown::physical_rules())
+        .build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     context.register_catalog(CATALOG, Arc::new(catalog));

@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod functions;
 mod partitions;
+mod pushdown;
 mod read;
 mod scanned;
 mod table;
