@@ -20,6 +20,10 @@ async fn what_was_written_is_what_athena_reads() {
     for seed in testdata::seeds(2, 6) {
         let _printed = PrintedOnPanic::seed(seed);
         let Some(mut written) = RandomTable::of_seed(seed, Reading::ByPosition) else { continue };
+        // A catalog refuses a table that has a column by the name of a folder.
+        if partitions(&written.table).iter().any(|by| written.columns().contains(&by.as_str())) {
+            continue;
+        }
         let name = format!("t{seed}");
         written.table = Table { name: name.clone(), location: name, ..written.table };
         write(&world, &written).await;
