@@ -85,7 +85,7 @@ pub(super) fn listed(path: &Path, connection: &Connection, now: Timestamp) -> Re
         Ok(Listed { run: row.get(0)?, events, begun: row.get(2)?, latest: row.get(3)?, hash: row.get(4)? })
     };
     let rows: Vec<Listed> = statement.query_map([], row).and_then(Iterator::collect).map_err(failed)?;
-    refuse_unlisted(path, connection, rows.iter().map(|row| row.run.as_str()))?;
+    refuse_unlisted(path, connection)?;
     let leases: HashMap<String, Lease> = lease::all(path, connection)?;
     let alive = Leases::of(path);
     let mut listed = Vec::with_capacity(rows.len());

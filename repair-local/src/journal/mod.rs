@@ -374,7 +374,7 @@ fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
     for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)? {
         names.push(row.map_err(failed)?);
     }
-    refuse_unlisted(path, connection, names.iter().map(|(run, _)| run.as_str()))?;
+    refuse_unlisted(path, connection)?;
     let mut count = connection.prepare_cached("SELECT count(*) FROM events WHERE run = ?1").map_err(failed)?;
     let mut event = connection.prepare_cached(EVENT).map_err(failed)?;
     let mut heads = Vec::with_capacity(names.len());
@@ -394,17 +394,18 @@ fn runs(path: &Path, connection: &Connection) -> Result<Vec<RunHead>> {
     Ok(heads)
 }
 
-/// Rejects events of runs that are not listed, since the list was then cut. It jumps from run to run, so it reads one event for each.
-fn refuse_unlisted<'a>(path: &Path, connection: &Connection, listed: impl Iterator<Item = &'a str>) -> Result<()> {
+/// Rejects events of runs that are not listed, since the list was then cut. It jumps from run to run, so it reads one event for each, and it is one
+/// statement, so a run that begins meanwhile is in both or in neither.
+fn refuse_unlisted(path: &Path, connection: &Connection) -> Result<()> {
+    const UNLISTED: &str = "WITH RECURSIVE found(run) AS (
+        SELECT min(run) FROM events
+        UNION ALL
+        SELECT (SELECT min(run) FROM events WHERE run > found.run) FROM found WHERE found.run IS NOT NULL
+    ) SELECT run FROM found WHERE run IS NOT NULL AND run NOT IN (SELECT run FROM runs) LIMIT 1";
     let failed = |error| sql_error(path, "read", error);
-    let listed: std::collections::HashSet<&str> = listed.collect();
-    let mut next = connection.prepare_cached("SELECT run FROM events WHERE run > ?1 ORDER BY run LIMIT 1").map_err(failed)?;
-    let mut last = String::new();
-    while let Some(run) = next.query_row([&last], |row| row.get::<_, String>(0)).optional().map_err(failed)? {
-        if !listed.contains(run.as_str()) {
-            return Err(damaged(path, &run, "it has events, but is not in the list of runs"));
-        }
-        last = run;
+    let mut statement = connection.prepare_cached(UNLISTED).map_err(failed)?;
+    match statement.query_row([], |row| row.get::<_, String>(0)).optional().map_err(failed)? {
+        Some(run) => Err(damaged(path, &run, "it has events, but is not in the list of runs")),
+        None => Ok(()),
     }
-    Ok(())
 }
