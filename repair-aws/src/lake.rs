@@ -185,6 +185,11 @@ impl ReadLake for AwsLake {
         true
     }
 
+    /// Athena knows all tables and views of its catalogs, and any of them may show the same rows.
+    fn hides_rows(&self) -> bool {
+        false
+    }
+
     fn place(&self, table: &Table) -> String {
         // A location that is not in a bucket is refused by whatever reads it.
         Place::of(&self.shared.location, table).map_or_else(|_| table.location.clone(), |place| place.data.to_string())

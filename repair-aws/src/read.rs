@@ -358,6 +358,11 @@ impl AwsLake {
     }
 
     pub(crate) async fn ask(&self, query: &Query<'_>) -> Result<BatchStream> {
+        if !query.seen.is_empty() {
+            return Err(Error::invalid(
+                "Athena cannot hide rows of a table from a query, which may name any table and view of the catalog",
+            ));
+        }
         let tables = query.tables;
         let on_behalf = self.behalf.as_ref().map(|behalf| format!("{} {} {}", behalf.caller.run, behalf.caller.step, behalf.caller.visit));
         let give = |(name, relation)| Ok((name, Given::of(name, relation, on_behalf.as_deref().unwrap_or_default())?));

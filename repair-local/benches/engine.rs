@@ -49,6 +49,10 @@ impl ReadLake for Weightless {
         self.0.is_queried()
     }
 
+    fn hides_rows(&self) -> bool {
+        self.0.hides_rows()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.0.place(table)
     }

@@ -334,6 +334,10 @@ impl ReadLake for LocalLake {
         false
     }
 
+    fn hides_rows(&self) -> bool {
+        true
+    }
+
     fn place(&self, table: &Table) -> String {
         let place = place::Place::of(&self.inner.root, table).map_or_else(|_| self.inner.root.join(&table.location), |place| place.data);
         // A path that does not exist yet cannot be resolved.

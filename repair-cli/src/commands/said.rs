@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use repair::Error;
-use repair::said::Said;
+use repair::said::{AwaitedApproval, AwaitedApprovals, Said};
 
 use crate::exit::Exit;
 use crate::open::{LakeArg, run_meant};
@@ -57,6 +57,9 @@ pub(crate) struct Decide {
     /// Who decides; by default, who is logged in.
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
+    /// Decide nothing, and show what the run waits for: what the steps that follow would change, and what that takes.
+    #[arg(long, conflicts_with_all = ["reason", "by"])]
+    list: bool,
     /// Print a JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -68,8 +71,28 @@ impl Decide {
     pub(crate) async fn run(self, approved: bool, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let lake = self.lake.open(lake_before)?;
         let run = run_meant(&lake, self.run).await?;
+        if self.list {
+            let mut awaited = lake.awaited_approvals(&run).await?;
+            awaited.approvals.retain(|approval| self.step.as_ref().is_none_or(|step| approval.step == *step));
+            match (self.json, awaited.approvals.is_empty()) {
+                (true, _) => print_json(&awaited)?,
+                (false, true) => print(&format!("run {run} waits for no approval now"))?,
+                (false, false) => print(&waits(&awaited))?,
+            }
+            return Ok(Exit::Success);
+        }
         said(&lake.decide(&run, self.step.as_deref(), approved, self.by.as_deref(), self.reason).await?, self.json)
     }
+}
+
+/// What a run waits for, a paragraph for each approval.
+pub(super) fn waits(awaited: &AwaitedApprovals) -> String {
+    let of = |approval: &AwaitedApproval| {
+        let about = approval.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+        let lines: String = approval.lines().iter().map(|line| format!("\n  {line}")).collect();
+        format!("step {} waits for an approval{about}{lines}", approval.step)
+    };
+    awaited.approvals.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
 fn said(said: &Said, json: bool) -> Result<Exit, Failure> {
@@ -82,7 +105,8 @@ fn said(said: &Said, json: bool) -> Result<Exit, Failure> {
             Some(false) => format!("{by} has rejected step {about}"),
             None => format!("{by} has said that {about} happened"),
         };
-        print(&format!("{what} of run {run}; it goes on when it next looks, if it is being driven"))?;
+        let lines: String = said.proposal.iter().flat_map(|proposal| proposal.lines()).map(|line| format!("\n  {line}")).collect();
+        print(&format!("{what} of run {run}; it goes on when it next looks, if it is being driven{lines}"))?;
     }
     Ok(Exit::Success)
 }

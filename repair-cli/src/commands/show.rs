@@ -8,6 +8,7 @@ use repair::run::{RunStatus, RunSummary};
 use repair::{Error, Outcome, RunReport};
 use serde_json::Value;
 
+use super::said::waits;
 use crate::exit::Exit;
 use crate::open::{LakeArg, run_meant};
 use crate::output::{Failure, count, print, print_json, print_lines, remark, report, table};
@@ -141,7 +142,10 @@ impl Show {
             let started = &state.started;
             let params = Value::Object(started.params.clone().into_iter().collect());
             let head = format!("workflow {} from {}, started {:.0}, with {params}", started.workflow, started.file, started.at);
-            print(&format!("{head}\n\n{}", report(&done)))?;
+            // A definition that this program cannot read says nothing of approvals, and what the run did is shown.
+            let awaited = lake.awaited_approvals(&run).await.ok().filter(|awaited| !awaited.approvals.is_empty());
+            let waits = awaited.map(|awaited| format!("\n\n{}", waits(&awaited))).unwrap_or_default();
+            print(&format!("{head}\n\n{}{waits}", report(&done)))?;
         }
         Ok(Exit::Success)
     }

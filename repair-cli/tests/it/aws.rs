@@ -72,7 +72,7 @@ async fn captured(world: &World) -> PathBuf {
 /// A sandbox with what the profile `aws` of the workflow names.
 struct Sandbox {
     // It ends when it is dropped.
-    _sandbox: aws_sandbox::Sandbox,
+    sandbox: aws_sandbox::Sandbox,
     endpoint: String,
 }
 
@@ -88,7 +88,12 @@ impl Sandbox {
             sandbox.load(table).await.unwrap();
         }
         let endpoint = sandbox.endpoint();
-        Self { _sandbox: sandbox, endpoint }
+        Self { sandbox, endpoint }
+    }
+
+    /// How many queries were begun.
+    fn queries(&self) -> usize {
+        self.sandbox.faults().served(aws_sandbox::Service::Athena, "StartQueryExecution")
     }
 
     fn repair(&self, world: &World) -> assert_cmd::Command {
@@ -322,6 +327,39 @@ async fn a_plan_on_athena_prices_the_queries_of_a_comparison_with_a_source() {
     within("bytes_scanned", "bytes");
 }
 
+/// Athena knows the hidden rows by any name of the catalog, so SQL is not compared on it; that is said before a query is run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_is_not_compared_on_athena_and_nothing_is_spent_to_say_so() {
+    let world = World::new();
+    let folder = captured(&world).await;
+    let sandbox = Sandbox::start(&folder).await;
+    let text = std::fs::read_to_string(WORKFLOW).unwrap();
+    let profiles = &text[text.find("profiles:").unwrap()..];
+    let file = world.write(
+        "compared.yaml",
+        &format!(
+            "workflow: compared\nkind: dag\ntables:\n  bars: {{ location: bars, format: parquet, partition_by: [{{ date: day }}], key: [symbol], time: ts, cadence: 1m \
+             }}\nsources:\n  asked: {{ source: sql, with: {{ query: 'SELECT * FROM bars_archive' }} }}\nsteps:\n  look: {{ detect: gaps, with: {{ table: bars, calendar: XNYS, \
+             keys: [AIG], from: 2024-03-04, to: 2024-03-04 }} }}\n  fill:\n    after: [look]\n    of: look\n    repair:\n      - {{ strategy: sql, with: {{ query: 'SELECT * \
+             FROM $missing' }} }}\n      - {{ strategy: backfill, name: ask, with: {{ source: asked }} }}\n      - {{ strategy: interpolate, name: line }}\n{profiles}"
+        ),
+    );
+    let compare = |more: &[&str]| {
+        let output = sandbox.repair(&world).arg("compare").arg(&file).args(["--profile", "aws", "--pattern", "runs"]).args(more).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let before = sandbox.queries();
+    let (code, said) = compare(&[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("SQL cannot be compared on this lake, and `sql`, `ask`, `fill` would run some"), "{said}");
+    assert!(said.contains("compare `line` without"), "{said}");
+    assert_eq!(sandbox.queries(), before, "nothing was asked");
+    let (code, said) = compare(&["--strategies", "line"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(sandbox.queries() > before);
+}
+
 /// Versions of orders, in files of the days on which they were written: `twice` is in one file twice, `moved` has three versions, and
 /// one of `later` lies beyond the interval. The file of the seventh never came; the archive `agency` has its orders, and corrects `wrong`.
 fn orders(world: &World) -> PathBuf {
@@ -364,7 +402,7 @@ async fn orders_are_counted_once_on_athena_as_on_files() {
         let location = format!("{LAKE}/{name}");
         sandbox.load(aws_sandbox::TableFolder { database: "market", name, folder: &folder, location: &location }).await.unwrap();
     }
-    let sandbox = Sandbox { endpoint: sandbox.endpoint(), _sandbox: sandbox };
+    let sandbox = Sandbox { endpoint: sandbox.endpoint(), sandbox };
     let scope = "table: orders, from: 2024-03-01, to: 2024-03-10";
     let steps = [
         format!("look: {{ detect: arrivals, with: {{ {scope} }}, next: several }}"),

@@ -263,3 +263,59 @@ fn what_is_told_to_people() {
         assert!(code == 2 && err.contains(words), "{arguments:?}: {out}{err}");
     }
 }
+
+/// The process that runs a query gets what is hidden, and what was repaired before, with the query.
+#[test]
+fn a_query_in_a_process_of_its_own_sees_no_hidden_row() {
+    let world = World::new();
+    let (mut readings, mut near) = ("sensor,ts,value\n".to_owned(), "station,ts,value\n".to_owned());
+    for hour in 0..240 {
+        let at = format!("2024-03-{:02}T{:02}:00:00Z", 1 + hour / 24, hour % 24);
+        readings.push_str(&format!("a,{at},{}\n", 10 + hour));
+        near.push_str(&format!("b,{at},{}\n", 10 + hour));
+    }
+    for (name, text) in [("readings", readings), ("near", near)] {
+        std::fs::create_dir_all(world.lake().join(name)).unwrap();
+        std::fs::write(world.lake().join(name).join("0.csv"), text).unwrap();
+    }
+    let file = world.write(
+        "readings.yaml",
+        "workflow: readings
+kind: dag
+tables:
+  readings: { location: readings, format: csv, key: [sensor], time: ts, cadence: 1h }
+  near: { location: near, format: csv, key: [station], time: ts, cadence: 1h }
+  sums: { location: sums, format: parquet, key: [sensor], time: day }
+steps:
+  look: { detect: gaps, with: { table: readings, keys: [a], from: 2024-03-01, to: 2024-03-10 } }
+  fill:
+    after: [look]
+    of: look
+    repair:
+      - { strategy: sql, name: even, with: { query: 'SELECT m.sensor, m.ts, n.value FROM $missing m JOIN near n ON n.ts = m.ts WHERE n.value % 2 = 0' } }
+      - { strategy: sql, name: cheat, with: { query: 'SELECT m.sensor, m.ts, r.value FROM $missing m JOIN readings_repaired r ON r.ts = m.ts' } }
+      - { strategy: sql, name: before, with: { query: \"SELECT m.sensor, m.ts, r.value + 1 AS value FROM $missing m JOIN readings_repaired r ON r.ts = m.ts - INTERVAL '1 hour' WHERE r.repaired_by = 'even'\" } }
+  sum:
+    after: [fill]
+    of: look
+    aggregate: sql
+    with: { into: sums, query: \"SELECT sensor, date_trunc('day', ts) AS day, sum(value) AS total FROM readings_repaired GROUP BY 1, 2\" }
+",
+    );
+    let output = world
+        .repair()
+        .arg("compare")
+        .arg(&file)
+        .args(["--lake", "lake", "--strategies", "even,cheat,before,even+before", "--pattern", "runs", "--json"])
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let found = |at: usize| &report["strategies"][at];
+    let hidden = report["hidden"].as_u64().unwrap();
+    let repaired = |at: usize| found(at)["repaired"].as_u64().unwrap();
+    assert!(repaired(0) > 0 && repaired(0) < hidden, "{report:#}");
+    assert_eq!((repaired(1), repaired(2)), (0, 0), "{report:#}");
+    assert!(repaired(3) > repaired(0), "{report:#}");
+    assert_eq!(found(3)["columns"]["value"]["worst_absolute"], 0.0, "{report:#}");
+    assert!(found(1)["aggregates"]["sums"]["differ"].as_u64().unwrap() > 0, "{report:#}");
+}

@@ -14,6 +14,7 @@ mod unit;
 pub use drive::artifact::gaps_of;
 pub use drive::engine::{Engine, EngineOptions, Observer, StartRequest, child_run_id, item_run_id, load, load_whole, new_run_id};
 pub use drive::seen::{SeenSlots, seen_of};
+pub use drive::work::findings_of;
 pub use journal::{Fold, Journal, ListedRun, PAGE, RunHead, Signal, for_each_event};
 pub use pure::brief::{Begun, Latest};
 pub use pure::budget::spend_of;

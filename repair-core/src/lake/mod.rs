@@ -23,6 +23,7 @@ pub mod seal;
 pub mod shape;
 pub mod stale;
 pub mod standing;
+pub mod veil;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::veil::Veil;
 use crate::error::{Error, Result};
 use crate::model::Table;
 use crate::yaml::close_name;
@@ -37,6 +38,17 @@ pub struct Query<'a> {
     pub values: BTreeMap<String, Bound>,
     /// The relations that it may name, without the dollar sign.
     pub relations: BTreeMap<String, Relation>,
+    /// What it sees of tables, by their names, where that is not what the lake has. Only a lake that [hides rows](super::ReadLake::hides_rows) is given any.
+    pub seen: BTreeMap<String, Seen>,
+}
+
+/// What a query sees of a table and its repaired view.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// The rows of the lake, behind a veil.
+    Behind(Veil),
+    /// These rows, in the table's shape. The lake's own do not matter, and there need be none.
+    Instead(Relation),
 }
 
 /// A value that a query names.

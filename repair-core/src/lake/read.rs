@@ -219,9 +219,13 @@ pub trait ReadLake: Send + Sync {
     /// If they cannot be read.
     async fn retractions(&self, table: &Table) -> Result<Vec<Retraction>>;
 
+    /// Whether a user's SQL can be run with rows of a table hidden from it ([`Query::seen`]), by whatever name it could call them. A lake whose engine
+    /// also knows names that are not the query's, such as those of other views, answers `false`.
+    fn hides_rows(&self) -> bool;
+
     /// Runs a user's SQL, in the lake's own dialect. It sees the tables, values and relations of the query and nothing else, and only reads.
     ///
     /// # Errors
-    /// `invalid` with the engine's message if the SQL is wrong, or if the lake runs no SQL.
+    /// `invalid` with the engine's message if the SQL is wrong, or if the lake runs no SQL, or hides no rows and is to.
     async fn query(&self, query: &Query<'_>) -> Result<BatchStream>;
 }

@@ -22,7 +22,7 @@ pub struct Happened {
 }
 
 /// A person's answer to a step with `wait: { until: { approval: … } }`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// Whether the run may go on.
@@ -36,6 +36,9 @@ pub struct Decision {
     /// Why, if anybody said.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What it is about, as it was shown to who decided: how many rows the steps that follow would change, and what that takes; null if that was not known.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub proposed: Value,
 }
 
 impl Happened {
@@ -64,7 +67,13 @@ impl Happened {
 impl Decision {
     /// The answer to an attempt, decided by somebody at a time.
     pub fn new(approved: bool, attempt: u32, by: impl Into<String>, at: Timestamp, reason: Option<String>) -> Self {
-        Self { approved, attempt, at, by: by.into(), reason }
+        Self { approved, attempt, at, by: by.into(), reason, proposed: Value::Null }
+    }
+
+    /// The same, about what was shown.
+    #[must_use]
+    pub fn about(self, proposed: Value) -> Self {
+        Self { proposed, ..self }
     }
 
     /// What was decided about a visit of a step; `None` if nothing was.

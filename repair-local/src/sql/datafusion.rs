@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use ::datafusion::catalog::{Session, TableProvider};
 use ::datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
@@ -26,9 +26,10 @@ use ::datafusion::sql::sqlparser::parser::Parser;
 use ::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use async_trait::async_trait;
 use futures::StreamExt;
-use repair_core::lake::query::{Bound, Relation};
+use repair_core::lake::query::{Bound, Relation, Seen};
 use repair_core::lake::shape;
-use repair_core::lake::{BatchStream, Layer, overlay};
+use repair_core::lake::veil::{Over, Veil};
+use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
 use repair_core::model::Table;
 use repair_core::{Error, Result};
 
@@ -69,13 +70,13 @@ pub(super) fn name(relation: &str) -> String {
 }
 
 pub(super) async fn query(lake: &Arc<Inner>, asked: &Asked) -> Result<BatchStream> {
-    let Asked { tables, sql, relations } = asked;
+    let Asked { tables, sql, relations, seen } = asked;
     let text = sql.to_owned();
     blocking(move || super::depth::check(&text)).await?;
     let mut known: Vec<LakeTable> = Vec::with_capacity(2 * tables.len());
     for table in tables {
         for layer in [Layer::Raw, Layer::Repaired] {
-            match LakeTable::new(lake.clone(), table.clone(), layer).await {
+            match LakeTable::new(lake.clone(), table.clone(), layer, seen.get(&table.name)).await {
                 Ok(table) => known.push(table),
                 // Its columns and ours would collide, so it cannot be repaired and has no such view.
                 Err(_) if layer == Layer::Repaired && reserved(lake, table).await? => {}
@@ -312,7 +313,7 @@ fn aliases(sql: &str) -> HashMap<String, String> {
 
 /// Whether a table has columns with names that we add.
 async fn reserved(lake: &Arc<Inner>, table: &Table) -> Result<bool> {
-    let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw).await?;
+    let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw, None).await?;
     Ok(shape::refuse_reserved(table, &raw.schema).is_err())
 }
 
@@ -352,17 +353,34 @@ struct LakeTable {
     shown: SchemaRef,
     /// The name that the engine sees.
     shown_name: String,
+    /// What it shows instead of what the lake has.
+    seen: Option<Seen>,
 }
 
 impl LakeTable {
-    async fn new(lake: Arc<Inner>, table: Table, layer: Layer) -> Result<Self> {
-        let (inner, named) = (lake.clone(), table.clone());
-        let schema = blocking(move || Ok(Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)?.schema)).await?;
+    async fn new(lake: Arc<Inner>, table: Table, layer: Layer, seen: Option<&Seen>) -> Result<Self> {
+        let schema = match seen {
+            Some(Seen::Instead(rows)) if layer == Layer::Repaired => overlay::view_schema(&rows.schema),
+            Some(Seen::Instead(rows)) => rows.schema.clone(),
+            Some(Seen::Behind(_)) | None => {
+                let (inner, named) = (lake.clone(), table.clone());
+                blocking(move || Ok(Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)?.schema)).await?
+            }
+        };
+        // A hidden cell looks like a null, and a repair may lack values.
+        let schema = match seen {
+            Some(Seen::Behind(_)) => {
+                let is_place = |field: &Arc<Field>| *field.name() == table.time || table.key.contains(field.name());
+                let nullable = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_nullable(!is_place(field) || field.is_nullable()));
+                Arc::new(Schema::new(schema.fields().iter().map(nullable).collect::<Vec<_>>()))
+            }
+            _ => schema,
+        };
         let shown_name = match layer {
             Layer::Raw => table.name.clone(),
             Layer::Repaired => overlay::repaired_view(&table.name),
         };
-        Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name })
+        Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name, seen: seen.cloned() })
     }
 
     /// The table with the names that a query finds in any case.
@@ -453,34 +471,91 @@ impl TableProvider for LakeTable {
     ) -> SqlResult<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let wanted: Vec<String> = projection.unwrap_or(&all).iter().map(|&at| self.schema.field(at).name().clone()).collect();
+        let rows = match &self.seen {
+            Some(Seen::Instead(given)) => self.given(given, &wanted)?,
+            seen => {
+                let veil = seen.as_ref().and_then(|seen| match seen {
+                    Seen::Behind(veil) => Some(veil),
+                    Seen::Instead(_) => None,
+                });
+                self.read(&wanted, filters, veil).await.map_err(external)?
+            }
+        };
+        // The key and time columns always come, wanted or not.
+        let projection = wanted.iter().map(|name| Ok(rows.names.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
+        let shown = rows.names.fields().iter().map(|field| self.shown_column(field.name()).cloned());
+        let schema = Arc::new(Schema::new(shown.collect::<SqlResult<Vec<_>>>()?));
+        let rows: Arc<dyn PartitionStream> = Arc::new(LakeRows { schema: schema.clone(), ..rows });
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![rows], Some(&projection), None, false, limit)?))
+    }
+}
+
+impl LakeTable {
+    /// The rows of the lake, behind a veil if there is one.
+    async fn read(&self, wanted: &[String], filters: &[Expr], veil: Option<&Veil>) -> Result<LakeRows> {
         let of_view = [overlay::REPAIRED_BY, overlay::REPAIRED_CELLS];
-        let columns: Vec<String> =
+        let mut columns: Vec<String> =
             wanted.iter().filter(|name| self.layer == Layer::Raw || !of_view.contains(&name.as_str())).cloned().collect();
+        if let Some(veil) = veil.filter(|_| self.layer == Layer::Repaired) {
+            // What the view says about a row's cells does not depend on the columns that are asked for.
+            let more: Vec<String> =
+                veil.columns().into_iter().filter(|name| !columns.iter().any(|known| known == name)).map(str::to_owned).collect();
+            columns.extend(more);
+        }
+        let repairs = match veil {
+            Some(veil) if self.layer == Layer::Repaired => {
+                let own = self.schema.fields().iter().filter(|field| !of_view.contains(&field.name().as_str())).cloned();
+                let request = ScanRequest::new(self.layer).with_columns(columns.clone());
+                veil.repaired_rows(&Arc::new(Schema::new(own.collect::<Vec<_>>())), &request)?
+            }
+            _ => Vec::new(),
+        };
+        let over = veil.map(|veil| veil.over(self.layer)).transpose()?.map(Arc::new);
         let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
         let scan = move || {
             let scan = Scan::within(&lake, &table, layer, bounds, None, Some(&columns))?;
             scan.check_owner(&lake)?;
             Ok(scan)
         };
-        let scan = blocking(scan).await.map_err(external)?;
-        // The key and time columns always come, wanted or not.
-        let projection = wanted.iter().map(|name| Ok(scan.schema.index_of(name)?)).collect::<SqlResult<Vec<usize>>>()?;
-        let shown = scan.schema.fields().iter().map(|field| self.shown_column(field.name()).cloned());
-        let schema = Arc::new(Schema::new(shown.collect::<SqlResult<Vec<_>>>()?));
-        let rows: Arc<dyn PartitionStream> = Arc::new(LakeRows { scan: Arc::new(scan), schema: schema.clone() });
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![rows], Some(&projection), None, false, limit)?))
+        let scan = blocking(scan).await?;
+        let (names, schema) = (scan.schema.clone(), scan.schema.clone());
+        Ok(LakeRows { table: self.table.name.clone(), scan: Some((Arc::new(scan), over)), more: repairs, names, schema })
+    }
+
+    /// Rows that are not the lake's.
+    fn given(&self, given: &Relation, wanted: &[String]) -> SqlResult<LakeRows> {
+        let fields = wanted.iter().map(|name| Ok(self.schema.field_with_name(name)?.clone())).collect::<SqlResult<Vec<Field>>>()?;
+        let names = Arc::new(Schema::new(fields));
+        let mut more = Vec::with_capacity(given.rows.len());
+        for batch in &given.rows {
+            let columns = names.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+                Some(column) => column.clone(),
+                // The columns of the view, since none of these rows is a repair.
+                None => new_null_array(field.data_type(), batch.num_rows()),
+            });
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            more.push(RecordBatch::try_new_with_options(names.clone(), columns.collect(), &options)?);
+        }
+        Ok(LakeRows { table: self.table.name.clone(), scan: None, more, schema: names.clone(), names })
     }
 }
 
 struct LakeRows {
-    scan: Arc<Scan>,
+    /// The table's name.
+    table: String,
+    /// The rows of the lake, and what they are seen through.
+    scan: Option<(Arc<Scan>, Option<Arc<Over>>)>,
+    /// Rows that follow them, in the same columns or in more, in any order.
+    more: Vec<RecordBatch>,
+    /// The columns, with the table's own names.
+    names: SchemaRef,
     /// The columns, with the names that the engine sees.
     schema: SchemaRef,
 }
 
 impl fmt::Debug for LakeRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LakeRows").field("table", &self.scan.table.name).finish_non_exhaustive()
+        f.debug_struct("LakeRows").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
@@ -490,12 +565,21 @@ impl PartitionStream for LakeRows {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let schema = self.schema.clone();
+        let (schema, names) = (self.schema.clone(), self.names.clone());
         let shown = move |batch: RecordBatch| {
+            let columns = names.fields().iter().map(|field| Ok(batch.column(batch.schema_ref().index_of(field.name())?).clone()));
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+            Ok(RecordBatch::try_new_with_options(schema.clone(), columns.collect::<SqlResult<Vec<_>>>()?, &options)?)
         };
-        let rows = scan::stream(self.scan.clone()).map(move |batch| shown(batch.map_err(external)?));
+        let scanned = self.scan.clone().map(|(scan, over)| {
+            scan::stream(scan).map(move |batch| match &over {
+                Some(over) => over.shown(&batch?),
+                None => batch,
+            })
+        });
+        let scanned = futures::stream::iter(scanned).flatten();
+        let rows = scanned.chain(futures::stream::iter(self.more.clone().into_iter().map(Ok)));
+        let rows = rows.map(move |batch| shown(batch.map_err(external)?));
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
 }

@@ -11,11 +11,13 @@ mod depth;
 #[cfg(feature = "sql")]
 mod worker;
 
+#[cfg(feature = "sql")]
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use repair_core::Result;
 #[cfg(feature = "sql")]
-use repair_core::lake::query::Relation;
+use repair_core::lake::query::{Relation, Seen};
 use repair_core::lake::{BatchStream, Query};
 #[cfg(feature = "sql")]
 use repair_core::model::Table;
@@ -33,7 +35,7 @@ pub(crate) async fn query(_: &Arc<Inner>, _: &Query<'_>) -> Result<BatchStream> 
 pub(crate) async fn query(lake: &Arc<Inner>, query: &Query<'_>) -> Result<BatchStream> {
     let text = query.text(datafusion::literal, datafusion::name)?;
     let relations = query.named_relations().into_iter().map(|(name, relation)| (name.to_owned(), relation.clone())).collect();
-    let asked = Asked { tables: query.tables.to_vec(), sql: text, relations };
+    let asked = Asked { tables: query.tables.to_vec(), sql: text, relations, seen: query.seen.clone() };
     if worker::is_served() { worker::query(&lake.root, asked).await } else { datafusion::query(lake, &asked).await }
 }
 
@@ -43,6 +45,8 @@ struct Asked {
     tables: Vec<Table>,
     sql: String,
     relations: Vec<(String, Relation)>,
+    /// What it sees of tables instead of what the lake has.
+    seen: BTreeMap<String, Seen>,
 }
 
 /// A column that a query names and none of its tables has.

@@ -1,6 +1,7 @@
 //! A query in a process of its own: this program, started again. It gets the query on standard input, with its relations behind it in Arrow's
 //! stream format, and answers with rows in the same format on standard output. If it fails, it says why on standard error, as JSON, and exits with [`REFUSED`].
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -12,7 +13,8 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use futures::{StreamExt, TryStreamExt};
 use repair_core::lake::BatchStream;
-use repair_core::lake::query::Relation;
+use repair_core::lake::query::{Relation, Seen};
+use repair_core::lake::veil::{Veil, VeilParts};
 use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,24 @@ struct Request {
     sql: String,
     /// The names of the relations that follow, in order.
     relations: Vec<String>,
+    /// What the query sees of tables, of which the relations follow these.
+    seen: Vec<(String, SeenParts)>,
+}
+
+/// What a query sees of a table, without rows.
+#[derive(Serialize, Deserialize)]
+enum SeenParts {
+    Behind(VeilParts),
+    Instead,
+}
+
+impl SeenParts {
+    fn relations(&self) -> usize {
+        match self {
+            Self::Behind(parts) => parts.relations(),
+            Self::Instead => 1,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,14 +126,29 @@ fn work() -> Result<()> {
     let mut request = Vec::new();
     (&mut input).take(u64::from_le_bytes(length)).read_to_end(&mut request).map_err(broken)?;
     let request: Request = serde_json::from_slice(&request).map_err(|error| broken(error.into()))?;
-    let mut relations = Vec::with_capacity(request.relations.len());
-    for name in request.relations {
+    let mut next = || {
         let odd = |error: arrow::error::ArrowError| Error::internal("the process for SQL got no relation").because(error);
         let reader = StreamReader::try_new(&mut input, None).map_err(odd)?;
         let schema = reader.schema();
-        relations.push((name, Relation { schema, rows: reader.collect::<std::result::Result<_, _>>().map_err(odd)? }));
+        Ok::<_, Error>(Relation { schema, rows: reader.collect::<std::result::Result<_, _>>().map_err(odd)? })
+    };
+    let mut relations = Vec::with_capacity(request.relations.len());
+    for name in request.relations {
+        relations.push((name, next()?));
     }
-    let asked = Asked { tables: request.tables, sql: request.sql, relations };
+    let mut seen = BTreeMap::new();
+    for (name, parts) in request.seen {
+        let rows = (0..parts.relations()).map(|_| next()).collect::<Result<Vec<Relation>>>()?;
+        let what = match parts {
+            SeenParts::Behind(parts) => Seen::Behind(Veil::from_parts(parts, rows)?),
+            SeenParts::Instead => {
+                let rows = rows.into_iter().next();
+                Seen::Instead(rows.ok_or_else(|| Error::internal("the process for SQL got no rows of a table"))?)
+            }
+        };
+        seen.insert(name, what);
+    }
+    let asked = Asked { tables: request.tables, sql: request.sql, relations, seen };
     let no_threads = |error: io::Error| Error::new(ErrorKind::Transient, "the system gives the process for SQL no threads").because(error);
     let workers = crate::files::workers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build();
@@ -185,9 +220,26 @@ impl Drop for EndsWith {
 
 /// Runs a query in a process of its own.
 pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
-    let Asked { tables, sql, relations } = asked;
-    let (names, relations): (Vec<String>, Vec<Relation>) = relations.into_iter().unzip();
-    let request = Request { root: root.to_owned(), tables, sql, relations: names };
+    let Asked { tables, sql, relations, seen: all } = asked;
+    let (names, mut relations): (Vec<String>, Vec<Relation>) = relations.into_iter().unzip();
+    let mut seen = Vec::with_capacity(all.len());
+    for (name, what) in all {
+        seen.push((
+            name,
+            match what {
+                Seen::Behind(veil) => {
+                    let (parts, rows) = veil.to_parts()?;
+                    relations.extend(rows);
+                    SeenParts::Behind(parts)
+                }
+                Seen::Instead(rows) => {
+                    relations.push(rows);
+                    SeenParts::Instead
+                }
+            },
+        ));
+    }
+    let request = Request { root: root.to_owned(), tables, sql, relations: names, seen };
     let request = serde_json::to_vec(&request).map_err(|error| Error::internal("a query is not JSON").because(error))?;
     let (worker, out, said) = start()?;
     let (reading, until) = (worker.clone(), EndsWith(worker));

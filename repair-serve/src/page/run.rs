@@ -20,7 +20,7 @@ const MOST_OUTPUT: usize = 600;
 pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<String> {
     let watched = shared.lake(lake)?;
     let state = watched.lake.state(run).await?;
-    let approvals = watched.lake.awaited_approvals(run).await.unwrap_or_default();
+    let approvals = watched.lake.awaited_approvals(run).await.map(|awaited| awaited.approvals).unwrap_or_default();
     let report = repair::RunReport::new(run, &state);
     let place = format!("/lakes/{lake}/runs/{run}");
     let status = status(&watched, run, &state);
@@ -68,6 +68,11 @@ pub(crate) async fn run(shared: &Shared, lake: usize, run: &str) -> Result<Strin
             for approval in &approvals {
                 let about = approval.message.clone().unwrap_or_else(|| "An approval".to_owned());
                 body.leaf("p", &[], format!("Step {} waits for an approval: {}", approval.step, shortened(&about, MOST_OUTPUT)));
+                body.raw("<ul class=\"plain\">");
+                for line in approval.lines() {
+                    body.leaf("li", &[], shortened(&line, MOST_OUTPUT));
+                }
+                body.raw("</ul>");
                 let fields = [("step", approval.step.as_str(), ""), ("reason", "", "Why"), ("by", "", "Who decides")];
                 ask(body, shared, "Approve…", &format!("{place}/approve"), "Approve it", &fields);
                 ask(body, shared, "Reject…", &format!("{place}/reject"), "Reject it", &fields);

@@ -1,10 +1,10 @@
 //! A lake in which some rows of one table, or some cells of them, are hidden, and to which nothing is written: what it is asked to write it keeps in memory.
 //!
 //! **What is hidden** is hidden from every method: scans of either layer, presence, rollups; what earlier runs repaired in the hidden slots;
-//! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL is refused,
-//! because the engine that runs it would read the files themselves. Another name for the table's own files (a folder within it, one
-//! around it, another shape) is refused too. What cannot be seen from here is whether another table holds the same rows: an archive does,
-//! and is there to be asked.
+//! tables that the workflow's aggregate steps write, which were computed from the hidden rows; artifacts of earlier runs. SQL runs behind the same
+//! veil, if the lake can hide rows from it, and is refused if its engine would read the files themselves. Another name for the table's own files
+//! (a folder within it, one around it, another shape) is refused too. What cannot be seen from here is whether another table holds the same rows:
+//! an archive does, and is there to be asked.
 //!
 //! **What is written** (staged and published units, replaced tables, artifacts) is seen through this lake as in any other, and gone with it.
 
@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
-use arrow::compute::{concat_batches, filter_record_batch, nullif};
-use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -24,17 +24,17 @@ use crate::compare::places::{Places, Standing};
 use repair_core::lake::extent::Extent;
 use repair_core::lake::name;
 use repair_core::lake::overlay::aside;
-use repair_core::lake::overlay::patch::Patches;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::{Parts, StagedRows};
-use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::pieces;
+use repair_core::lake::query::{Query, Relation, Seen};
 use repair_core::lake::replacement::replacement;
 use repair_core::lake::rollup::{self, Rollup};
 use repair_core::lake::row_count;
 use repair_core::lake::shape;
 use repair_core::lake::shape::KeyTime;
+use repair_core::lake::veil::{Veil, wanted, without_patches};
 use repair_core::lake::{
     ArtifactName, Artifacts, BatchStream, Caller, KeptObject, Lake, Layer, Overlay, PresenceRequest, PresenceStream, Published, ReadLake,
     RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, overlay,
@@ -53,6 +53,8 @@ pub struct MaskedLake {
 struct Shared {
     table: Table,
     mask: Mask,
+    /// The same as a veil.
+    veil: Veil,
     places: Places,
     written: Mutex<Written>,
 }
@@ -84,7 +86,8 @@ impl MaskedLake {
     /// Hides rows of a table of a lake. `computed` are the tables that are computed from it.
     pub fn new(inner: Arc<dyn Lake>, table: Table, mask: Mask, computed: &[Table]) -> Self {
         let places = Places::new(inner.as_ref(), &table, computed);
-        Self { inner, shared: Arc::new(Shared { table, mask, places, written: Mutex::default() }) }
+        let veil = mask.veil(&table);
+        Self { inner, shared: Arc::new(Shared { table, mask, veil, places, written: Mutex::default() }) }
     }
 
     /// The repairs and the exceptions that were published here.
@@ -120,102 +123,9 @@ impl MaskedLake {
         })
     }
 
-    /// The rows of a batch that are not hidden.
-    fn seen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let Shared { table, mask, .. } = self.shared.as_ref();
-        let places = KeyTime::of(table, batch)?;
-        let mut seen = vec![true; batch.num_rows()];
-        for run in places.runs() {
-            let Some(hidden) = mask.of_key(&places.key(run.start)) else { continue };
-            for row in run {
-                seen[row] = !hidden.contains(slot_of(mask, places.times.value(row)));
-            }
-        }
-        if seen.iter().all(|seen| *seen) { Ok(batch.clone()) } else { Ok(filter_record_batch(batch, &BooleanArray::from(seen))?) }
-    }
-
-    /// The rows of the table as they are seen here: without hidden rows, or without the values of hidden cells. In the repaired view, cells that
-    /// were repaired here have their new values.
-    fn shown(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let Shared { table, mask, .. } = self.shared.as_ref();
-        if !mask.is_of_cells() {
-            return self.seen(batch);
-        }
-        let places = KeyTime::of(table, batch)?;
-        let mut hidden: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
-        for run in places.runs() {
-            let key = places.key(run.start);
-            if mask.of_key(&key).is_none() {
-                continue;
-            }
-            for row in run {
-                for column in
-                    mask.hidden_columns(&key, slot_of(mask, places.times.value(row))).into_iter().flat_map(|columns| columns.iter())
-                {
-                    if let Some(flag) = hidden.entry(column).or_insert_with(|| vec![false; batch.num_rows()]).get_mut(row) {
-                        *flag = true;
-                    }
-                }
-            }
-        }
-        let (mut fields, mut columns) = (Vec::new(), Vec::new());
-        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-            match hidden.remove(field.name().as_str()) {
-                Some(hidden) => {
-                    fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
-                    columns.push(nullif(column, &BooleanArray::from(hidden))?);
-                }
-                None => {
-                    fields.push(field.clone());
-                    columns.push(column.clone());
-                }
-            }
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let masked = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        self.with_repaired_cells(masked)
-    }
-
-    /// Rows of the repaired view with the cells that were repaired here; other rows as they are.
-    fn with_repaired_cells(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let Shared { table, mask, .. } = self.shared.as_ref();
-        let Ok(at) = batch.schema_ref().index_of(overlay::REPAIRED_CELLS) else { return Ok(batch) };
-        let mut patches = Patches::default();
-        for repairs in self.published().0 {
-            patches.add(table, &repairs, |time_us| slot_of(mask, time_us), |_, _, _| true)?;
-        }
-        let Some(patched) = patches.apply(table, &batch, |time_us| slot_of(mask, time_us), |_| true)? else { return Ok(batch) };
-        let (known, here) = (batch.column(at).as_string::<i32>(), patched.cells_column()?);
-        // Of a row with a hidden cell, no cell was repaired before.
-        let cells: StringArray = here.iter().zip(known.iter()).map(|(here, known)| here.or(known)).collect();
-        let mut columns = patched.rows.columns().to_vec();
-        columns[at] = Arc::new(cells);
-        Ok(RecordBatch::try_new(patched.rows.schema(), columns)?)
-    }
-
-    /// What was repaired here, as rows of the repaired view.
-    fn repaired(&self, own: &SchemaRef, request: &ScanRequest) -> Result<Vec<RecordBatch>> {
-        let table = &self.shared.table;
-        let own = shape::project(table, own, request.columns.as_deref())?;
-        let named = shape::as_requested(table, &own, request.columns.as_deref())?;
-        let named = overlay::view_schema(&named);
-        let view = overlay::view_schema(&own);
-        let mut batches = Vec::new();
-        for batch in self.published().0 {
-            let batch = without_patches(&wanted(table, &batch, request)?)?;
-            let (mut fields, mut columns) = (Vec::new(), Vec::new());
-            for (field, named) in view.fields().iter().zip(named.fields()) {
-                let name = if field.name() == overlay::REPAIRED_BY { overlay::columns::STRATEGY } else { field.name().as_str() };
-                let column: ArrayRef = match name {
-                    overlay::REPAIRED_CELLS => new_null_array(field.data_type(), batch.num_rows()),
-                    name => shape::cast_exact(rollup::column(&batch, name)?, field.data_type())?,
-                };
-                fields.push(named.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0));
-                columns.push(column);
-            }
-            batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?);
-        }
-        Ok(batches)
+    /// What a reader of the table does not see, and the repairs that it sees.
+    fn veil(&self) -> Veil {
+        self.shared.veil.clone().with_repairs(self.published().0)
     }
 
     /// Takes what is hidden out of a presence, and puts in what was repaired here.
@@ -268,14 +178,6 @@ fn slot_of(mask: &Mask, time_us: i64) -> i64 {
     mask.grid().slot_of_seconds(time_us.div_euclid(1_000_000))
 }
 
-/// The rows of repairs that are rows of the table, too: neither patches nor removals.
-fn without_patches(repairs: &RecordBatch) -> Result<RecordBatch> {
-    let op = rollup::column(repairs, overlay::columns::OP)?.as_string::<i32>();
-    let is_row = |op: &str| matches!(overlay::Op::of_repair(op), Some(overlay::Op::Insert | overlay::Op::Replace));
-    let keep: BooleanArray = op.iter().map(|op| Some(op.is_some_and(is_row))).collect();
-    Ok(filter_record_batch(repairs, &keep)?)
-}
-
 /// Adds the slots of rows to sets.
 fn insert(
     table: &Table,
@@ -293,19 +195,6 @@ fn insert(
     Ok(())
 }
 
-/// The rows of a batch that a request wants.
-fn wanted(table: &Table, batch: &RecordBatch, request: &ScanRequest) -> Result<RecordBatch> {
-    let bounds = TimeBounds::of_interval(table, request.interval.as_ref());
-    let places = KeyTime::of(table, batch)?;
-    let keep: BooleanArray = (0..batch.num_rows())
-        .map(|row| {
-            let of_key = request.keys.as_ref().is_none_or(|keys| keys.contains(&places.key(row)));
-            Some(of_key && bounds.contains(places.times.value(row)))
-        })
-        .collect();
-    Ok(filter_record_batch(batch, &keep)?)
-}
-
 fn rows_of(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }
@@ -318,6 +207,10 @@ fn area(scope: &StageScope<'_>) -> Area {
 impl ReadLake for MaskedLake {
     fn is_queried(&self) -> bool {
         self.inner.is_queried()
+    }
+
+    fn hides_rows(&self) -> bool {
+        self.inner.hides_rows()
     }
 
     fn place(&self, table: &Table) -> String {
@@ -370,6 +263,7 @@ impl ReadLake for MaskedLake {
     }
 
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
+        let veil = self.veil();
         let repaired = match self.standing(table)? {
             Standing::Other => return self.inner.scan(table, request).await,
             Standing::Computed(place) => {
@@ -387,15 +281,15 @@ impl ReadLake for MaskedLake {
                 }
                 return Ok(stream::iter(batches.into_iter().map(Ok)).boxed());
             }
-            Standing::Masked if request.layer == Layer::Repaired => self.repaired(&self.inner.describe(table).await?, request)?,
+            Standing::Masked if request.layer == Layer::Repaired => veil.repaired_rows(&self.inner.describe(table).await?, request)?,
             Standing::Masked => Vec::new(),
             Standing::Beside => {
-                let this = self.clone();
-                return Ok(self.inner.scan(table, request).await?.map(move |batch| this.seen(&batch?)).boxed());
+                let outside = move |batch: Result<RecordBatch>| veil.outside(&batch?);
+                return Ok(self.inner.scan(table, request).await?.map(outside).boxed());
             }
         };
-        let this = self.clone();
-        let rows = self.inner.scan(table, request).await?.map(move |batch| this.shown(&batch?));
+        let over = veil.over(request.layer)?;
+        let rows = self.inner.scan(table, request).await?.map(move |batch| over.shown(&batch?));
         Ok(rows.chain(stream::iter(repaired.into_iter().map(Ok))).boxed())
     }
 
@@ -417,9 +311,30 @@ impl ReadLake for MaskedLake {
         Ok(self.inner.retractions(table).await?.into_iter().filter(|record| !aside::is_decision(record)).collect())
     }
 
-    async fn query(&self, _: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
-        let message = "SQL is not run while strategies are compared: the lake's engine would read the hidden rows";
-        Err(Error::invalid(message))
+    /// As the query of a table that has no hidden row: the lake applies the veil to whatever its engine reads.
+    async fn query(&self, query: &Query<'_>) -> Result<BatchStream> {
+        if !self.hides_rows() {
+            return Err(Error::invalid("SQL is not run while strategies are compared: the lake's engine would read the hidden rows"));
+        }
+        if !query.seen.is_empty() {
+            return Err(Error::internal("a query is behind two veils"));
+        }
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        for table in query.tables {
+            let what = match self.standing(table)? {
+                Standing::Other => continue,
+                Standing::Masked => Seen::Behind(self.veil()),
+                Standing::Beside => Seen::Behind(self.shared.veil.of_whole_rows()),
+                Standing::Computed(place) => {
+                    let WrittenTable { schema, parts, .. } = self.computed(table, &place)?;
+                    Seen::Instead(Relation { schema, rows: parts.into_values().flatten().collect() })
+                }
+            };
+            seen.insert(table.name.clone(), what);
+        }
+        let mut behind = query.clone();
+        behind.seen = seen;
+        self.inner.query(&behind).await
     }
 }
 
@@ -462,7 +377,7 @@ impl Overlay for MaskedLake {
         let batches = [flat(all.repairs), flat(all.exceptions)];
         for rows in &batches {
             for hidden in rows {
-                if rows_of(&[self.seen(hidden)?]) > 0 {
+                if self.shared.veil.outside(hidden)?.num_rows() > 0 {
                     return Err(Error::internal("a repair of a slot that is not hidden"));
                 }
             }

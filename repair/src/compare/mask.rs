@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use repair_core::model::{GapList, Interval, Key, SlotGrid, SlotRange, SlotSet};
+use repair_core::lake::veil::Veil;
+use repair_core::model::{GapList, Interval, Key, SlotGrid, SlotRange, SlotSet, Table};
 use repair_core::{Error, Result};
 
 /// Slots that one comparison hides; their rows are held in memory, about a hundred bytes a column.
@@ -95,6 +96,14 @@ struct HiddenCells {
     seed: u64,
 }
 
+impl HiddenCells {
+    /// The group of a slot.
+    fn drawn(&self, key: &Key, slot: i64) -> usize {
+        let drawn = Draws::new(self.seed, "column", key).number(slot) % u64::try_from(self.groups.len()).unwrap_or(1);
+        usize::try_from(drawn).unwrap_or(0)
+    }
+}
+
 impl Mask {
     /// Hides nothing.
     pub fn nothing(grid: SlotGrid) -> Self {
@@ -144,9 +153,17 @@ impl Mask {
 
     /// The hidden columns of a slot; `None` if the slot is not hidden, or its whole row is.
     pub fn hidden_columns(&self, key: &Key, slot: i64) -> Option<&Arc<[String]>> {
-        let HiddenCells { groups, seed } = self.cells.as_ref().filter(|_| self.contains(key, slot))?;
-        let drawn = Draws::new(*seed, "column", key).number(slot) % u64::try_from(groups.len()).unwrap_or(1);
-        groups.get(usize::try_from(drawn).unwrap_or(0))
+        let cells = self.cells.as_ref().filter(|_| self.contains(key, slot))?;
+        cells.groups.get(cells.drawn(key, slot))
+    }
+
+    /// The same as a veil over a table.
+    pub fn veil(&self, table: &Table) -> Veil {
+        let veil = Veil::new(table, self.grid, self.keys.clone());
+        match &self.cells {
+            None => veil,
+            Some(cells) => veil.of_cells(cells.groups.clone(), |key, slot| cells.drawn(key, slot)),
+        }
     }
 
     /// All columns that are hidden somewhere.

@@ -96,6 +96,9 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
     let variables = strategy::variables(workflow, params, began, now)?;
     let detect = strategy::detect_step(workflow, options.of.as_deref())?;
     let entrants = strategy::entrants(workflow, registry, &detect.name, &options.strategies, &variables)?;
+    if !lake.hides_rows() {
+        strategy::refuse_sql(workflow, registry, &entrants, &variables)?;
+    }
     let aggregates = strategy::aggregates(workflow, &detect.name);
     let computed = aggregates.iter().filter_map(|step| into(workflow, step, &variables)).collect();
     let run = format!("compare-{}", new_run_id()).into();

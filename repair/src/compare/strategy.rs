@@ -1,11 +1,12 @@
 //! Which strategies are compared: those of a workflow's repair steps, by name, and repairers that need no more than the workflow gives.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use repair_core::engine::prepare::Terms;
-use repair_core::plugin::{PluginKind, Registry};
+use repair_core::plugin::{PluginKind, Registry, Repairer, Source};
 use repair_core::price::Budget;
 use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
 use repair_core::yaml::closest;
@@ -141,6 +142,36 @@ pub(super) fn entrants(
         });
     }
     Ok(entrants)
+}
+
+/// Refuses strategies whose SQL a lake would run over the hidden rows, before anything is read or asked.
+///
+/// # Errors
+/// `invalid` with the strategies that run SQL, themselves or by their source, and those that do not.
+pub(super) fn refuse_sql(workflow: &Workflow, registry: &Registry, entrants: &[Entrant], variables: &Variables) -> Result<()> {
+    // What cannot be made is reported where it is tried.
+    let of_source = |part: &Candidate| {
+        let used = workflow.sources.get(part.source()?)?;
+        let source = registry.make(PluginKind::Source, &used.plugin, &used.with.resolve(variables).ok()?).ok()?;
+        let source: Arc<dyn Source> = source.try_into().ok()?;
+        source.query().map(|_| ())
+    };
+    let own = |part: &Candidate| {
+        let repairer: Arc<dyn Repairer> = registry.make(PluginKind::Repairer, &part.plugin, &part.with).ok()?.try_into().ok()?;
+        repairer.query().map(|_| ())
+    };
+    let runs_sql = |entrant: &&Entrant| entrant.parts.iter().any(|part| own(part).or_else(|| of_source(part)).is_some());
+    let (with, without): (Vec<&Entrant>, Vec<&Entrant>) = entrants.iter().partition(runs_sql);
+    if with.is_empty() {
+        return Ok(());
+    }
+    let names = |entrants: &[&Entrant]| entrants.iter().map(|entrant| format!("`{}`", entrant.name)).collect::<Vec<_>>().join(", ");
+    let others = if without.is_empty() { String::new() } else { format!(" compare {} without;", names(&without)) };
+    Err(Error::invalid(format!(
+        "SQL cannot be compared on this lake, and {} would run some: its engine reads tables by itself, and may know the hidden rows by other names, so \
+         nobody can keep them from a query;{others} or compare on a lake in a folder that holds a copy of the tables",
+        names(&with)
+    )))
 }
 
 /// The strategies of each step that has several.

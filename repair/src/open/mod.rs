@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::notify::{AtDesk, Notifications};
 use crate::plan::Plan;
+use crate::said::Proposals;
 use repair_core::engine::{Engine, Journal, Observer, RunState, load};
 use repair_core::lake::Lake;
 use repair_core::plugin::{Clock, Registry, SystemClock};
@@ -67,6 +68,8 @@ pub(crate) struct Around {
     notify: Option<Notifications>,
     pub(crate) stop: CancellationToken,
     notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
+    /// What was said of approvals.
+    pub(crate) proposals: Arc<Proposals>,
 }
 
 impl Around {
@@ -78,6 +81,7 @@ impl Around {
             notify: None,
             stop: CancellationToken::new(),
             notices: None,
+            proposals: Arc::default(),
         }
     }
 

@@ -108,18 +108,7 @@ impl Planner {
             total: Estimate::default(),
             budgets: Vec::new(),
         };
-        let known = Known::new(variables);
-        let making = Making {
-            planner: self,
-            workflow,
-            context,
-            known,
-            found: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            surely: BTreeSet::new(),
-            takes: Vec::new(),
-            plan,
-        };
+        let making = Making::of(self, workflow, context, Known::new(variables), BTreeMap::new(), plan);
         Box::pin(making.make()).await
     }
 }
@@ -140,6 +129,18 @@ pub(super) struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
+    /// The beginning of a plan, with what was found before.
+    pub(super) fn of(
+        planner: &'a Planner,
+        workflow: &'a Workflow,
+        context: StepContext,
+        known: Known,
+        found: BTreeMap<String, Found>,
+        plan: Plan,
+    ) -> Self {
+        Self { planner, workflow, context, known, found, asked: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan }
+    }
+
     async fn make(mut self) -> Result<Plan> {
         self.look().await?;
         self.surely = surely(self.workflow, &self.known);

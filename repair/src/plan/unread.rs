@@ -73,6 +73,10 @@ impl ReadLake for UnreadLake {
         false
     }
 
+    fn hides_rows(&self) -> bool {
+        false
+    }
+
     async fn repairs_of(&self, _: &Table) -> Result<Table> {
         self.0.refuse()
     }

@@ -8,6 +8,7 @@ mod cells;
 mod columns;
 mod common;
 mod compare;
+mod compared_sql;
 mod differs;
 mod first_steps;
 mod front_door;

@@ -34,7 +34,7 @@ impl World {
     async fn awaits(&self, run: &str) {
         for _ in 0..600 {
             if let Ok(awaited) = self.lake().await.awaited_approvals(run).await
-                && !awaited.is_empty()
+                && !awaited.approvals.is_empty()
             {
                 return;
             }
@@ -55,7 +55,8 @@ async fn a_run_waits_until_somebody_approves_or_rejects() {
         let running = tokio::spawn(async move { repair.run().id("one").await });
         world.awaits("one").await;
         let lake = world.lake().await;
-        let awaited = lake.awaited_approvals("one").await.unwrap();
+        let awaited = lake.awaited_approvals("one").await.unwrap().approvals;
+        assert_eq!(awaited[0].lines(), ["no repair step follows"]);
         assert_eq!((awaited[0].step.as_str(), awaited[0].message.as_deref()), ("ask", Some("write 3 rows?")));
         assert_eq!(lake.decide("one", Some("done"), true, None, None).await.unwrap_err().kind(), ErrorKind::Conflict);
         lake.decide("one", None, approved, Some("Ada"), Some("it is Monday".to_owned())).await.unwrap();
@@ -147,4 +148,57 @@ async fn nobody_is_waited_for_longer_than_the_step_says() {
         let refused = Repair::open(world.0.path().join("w.yaml")).lake(world.0.path().join("lake")).connect().await.err().unwrap().full();
         assert!(refused.contains(said), "{refused}");
     }
+}
+
+/// Who decides sees what would be changed and what that takes, and both are kept with the decision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_shows_what_would_be_changed_and_what_it_takes() {
+    let steps = "  find: { detect: gaps, with: { table: t, keys: [a], from: 2024-03-04T00:00:00Z, to: 2024-03-04T06:00:00Z }, next: ask }\n  ask: { wait: { until: { \
+                 approval: write them?, every: 50ms } }, next: fill }\n  fill:\n    repair:\n      - { strategy: stocks.backfill, name: vendor, with: { source: vendor }, retry: [{ \
+                 on: [transient], attempts: 2 }] }\n      - { strategy: carry-forward, with: { max_age: 2h } }\n    of: find\n    next: later\n  later: { detect: gaps, with: { table: t, keys: \
+                 [b], from: 2024-03-04T00:00:00Z, to: 2024-03-04T01:00:00Z }, next: more }\n  more: { repair: carry-forward, of: later, end: true }\n";
+    let world = World::new(steps);
+    let file = world.0.path().join("w.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("start: ask", "start: find").replace(
+        "tables:",
+        "prices: p.yaml\nsources: { vendor: { source: stocks.archive, with: { location: archive, format: csv } } }\ntables:",
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(
+        world.0.path().join("p.yaml"),
+        "prices: p\nas_of: 2026-11-01\ncurrency: USD\nsources: { vendor: { usd_per_call: 0.25, source: made up } }\n",
+    )
+    .unwrap();
+    let archive = world.0.path().join("lake/archive");
+    std::fs::create_dir_all(&archive).unwrap();
+    let rows: String = (0..5).map(|hour| format!("a,2024-03-04T0{hour}:00:00Z,{hour}\n")).collect();
+    std::fs::write(archive.join("0.csv"), format!("key,ts,v\n{rows}")).unwrap();
+    let repair = world.repair().await;
+    let running = tokio::spawn(async move { repair.run().id("one").await });
+    world.awaits("one").await;
+    let lake = world.lake().await;
+    let awaited = lake.awaited_approvals("one").await.unwrap().approvals;
+    let proposal = awaited[0].proposal.clone().unwrap_or_else(|| panic!("{:?}", awaited[0].not_proposed));
+    let [fill] = &proposal.repairs[..] else { panic!("{proposal:?}") };
+    assert_eq!((fill.step.as_str(), fill.of.as_str(), fill.table.as_str()), ("fill", "find", "t"));
+    assert_eq!((fill.slots, fill.gaps, fill.keys, fill.cells, proposal.slots()), (5, 1, 1, 0, 5));
+    assert_eq!(fill.strategies, ["vendor", "carry-forward"]);
+    // One call at least; at most three attempts of the unit, each with one call.
+    let usd = |amount: repair::plan::Amount| amount.usd.unwrap().to_string();
+    assert_eq!((fill.estimate.low.calls, usd(fill.estimate.low), usd(proposal.total.low)), (1, "0.25".to_owned(), "0".to_owned()));
+    assert_eq!((fill.estimate.high.calls, usd(fill.estimate.high), proposal.total.high), (3, "0.75".to_owned(), fill.estimate.high));
+    let lines = awaited[0].lines();
+    assert_eq!(
+        lines[0],
+        "fill: 5 slots of table t are missing, in 1 gap of 1 key; by vendor, then carry-forward; 1 to 3 calls, USD 0.25 to 0.75"
+    );
+    assert!(lines[1].starts_with("more: what step `later` finds is known only when the run gets there"), "{lines:?}");
+    let again = lake.awaited_approvals("one").await.unwrap().approvals;
+    assert!(again[0].proposal.as_ref().is_some_and(|kept| std::sync::Arc::ptr_eq(kept, &proposal)), "it is not computed for every look");
+    let said = lake.decide("one", None, true, Some("Ada"), None).await.unwrap();
+    assert_eq!(said.proposal.as_deref(), Some(&*proposal));
+    let report = running.await.unwrap().unwrap();
+    let ask = &report.step("ask").unwrap().output;
+    assert_eq!((&ask["proposed"]["repairs"][0]["slots"], &ask["proposed"]["total"]["high"]["usd"]), (&json!(5), &json!("0.75")));
+    assert_eq!(report.step("fill").unwrap().output["repaired"], json!(5), "{:?} {:?}", report.reason, report.problems);
 }

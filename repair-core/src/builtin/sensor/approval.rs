@@ -37,7 +37,13 @@ impl Sensor for Approval {
     async fn sense(&self, context: &StepContext) -> Result<Value> {
         let message = &self.config.message;
         match Decision::read(context.lake.as_ref(), &context.run, &context.step, context.visit).await? {
-            Some(Decision { approved: true, at, by, reason, .. }) => Ok(json!({ "received": true, "at": at, "by": by, "reason": reason })),
+            Some(Decision { approved: true, at, by, reason, proposed, .. }) => {
+                let mut said = json!({ "received": true, "at": at, "by": by, "reason": reason });
+                if let (false, Some(said)) = (proposed.is_null(), said.as_object_mut()) {
+                    said.insert("proposed".to_owned(), proposed);
+                }
+                Ok(said)
+            }
             Some(Decision { attempt, at, by, reason, .. }) if attempt == context.attempt && at >= context.entered_at => {
                 let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
                 Err(Error::new(ErrorKind::Denied, format!("{by} has rejected `{message}`{why}")))

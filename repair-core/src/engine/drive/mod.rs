@@ -10,4 +10,4 @@ mod purse;
 pub(super) mod seen;
 mod session;
 mod units;
-mod work;
+pub(crate) mod work;

@@ -449,27 +449,7 @@ impl Work {
 
     /// Findings with their gaps.
     async fn findings(&self, record: &FindingsRecord) -> Result<Findings> {
-        let batches = self.context.lake.get_artifact(&self.context.run, &record.artifact).await?;
-        let (gaps, judged, cells, deleted) = artifact::gaps_from_batches(batches).await?;
-        let (kind, scope) = (record.kind, record.scope.clone());
-        let seen = seen::seen_of(self.context.lake.as_ref(), &self.context.run, record).await?;
-        Ok(Findings {
-            kind,
-            scope,
-            counts: record.counts,
-            gaps,
-            judged,
-            cells,
-            deleted,
-            aside: seen.aside,
-            seen: None,
-            examples: record.examples.clone(),
-            quarantine: Quarantine::default(),
-            notices: record.notices.clone(),
-            other_keys: record.other_keys.clone(),
-            hold_until: None,
-            usage: Usage::default(),
-        })
+        findings_of(self.context.lake.as_ref(), &self.context.run, record).await
     }
 
     async fn sense(&self, sensor: &dyn Sensor, wait: &SensorWait, recorder: &Recorder) -> Result<Done> {
@@ -508,6 +488,33 @@ impl Work {
             }
         }
     }
+}
+
+/// What a run has found, with its gaps, from the artifacts that its record names.
+///
+/// # Errors
+/// `not-found` if the run has no such artifact; `invalid` if it is damaged; those of the lake.
+pub async fn findings_of(lake: &dyn Lake, run: &str, record: &FindingsRecord) -> Result<Findings> {
+    let batches = lake.get_artifact(run, &record.artifact).await?;
+    let (gaps, judged, cells, deleted) = artifact::gaps_from_batches(batches).await?;
+    let seen = seen::seen_of(lake, run, record).await?;
+    Ok(Findings {
+        kind: record.kind,
+        scope: record.scope.clone(),
+        counts: record.counts,
+        gaps,
+        judged,
+        cells,
+        deleted,
+        aside: seen.aside,
+        seen: None,
+        examples: record.examples.clone(),
+        quarantine: Quarantine::default(),
+        notices: record.notices.clone(),
+        other_keys: record.other_keys.clone(),
+        hold_until: None,
+        usage: Usage::default(),
+    })
 }
 
 /// The counts of the whole scope, when checking only its gaps again gave the counts `again`.

@@ -225,6 +225,10 @@ impl ReadLake for CrashingLake {
         self.inner.is_queried()
     }
 
+    fn hides_rows(&self) -> bool {
+        self.inner.hides_rows()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.inner.place(table)
     }
@@ -462,6 +466,10 @@ impl FailingLake {
 #[async_trait]
 impl ReadLake for FailingLake {
     fn is_queried(&self) -> bool {
+        false
+    }
+
+    fn hides_rows(&self) -> bool {
         false
     }
 

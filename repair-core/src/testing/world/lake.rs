@@ -583,6 +583,10 @@ impl ReadLake for MemoryLake {
         false
     }
 
+    fn hides_rows(&self) -> bool {
+        false
+    }
+
     fn place(&self, table: &Table) -> String {
         table.location.clone()
     }

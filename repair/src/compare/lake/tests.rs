@@ -40,6 +40,10 @@ impl ReadLake for SeenThroughMasks {
         false
     }
 
+    fn hides_rows(&self) -> bool {
+        self.kept.hides_rows()
+    }
+
     fn place(&self, table: &Table) -> String {
         self.seen(table).place(table)
     }
