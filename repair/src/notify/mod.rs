@@ -203,6 +203,13 @@ impl Notifications {
         if let Some(own) = self.own.get(name) {
             return Ok(own.clone());
         }
+        if let Receiver::Sns { topic } = to {
+            #[cfg(feature = "aws")]
+            return Ok(Arc::new(repair_aws::Messages::to(topic.clone())));
+            #[cfg(not(feature = "aws"))]
+            return Err(Error::invalid(format!("this program was built without `sns`, so nothing is published to {}", topic.arn()))
+                .hint(repair_core::Hint::Feature { name: "aws" }));
+        }
         #[cfg(feature = "connect")]
         return repair_connect::notify::receiver(to, &self.options);
         #[cfg(not(feature = "connect"))]
