@@ -19,6 +19,8 @@ pub enum Service {
     Athena,
     /// The catalog.
     Glue,
+    /// Messages.
+    Sns,
 }
 
 impl Service {
@@ -28,6 +30,7 @@ impl Service {
             Self::S3 => "s3",
             Self::Athena => "athena",
             Self::Glue => "glue",
+            Self::Sns => "sns",
         }
     }
 }

@@ -1,6 +1,6 @@
-//! S3, Athena and Glue on loopback, in process, with faults on demand: for tests and trials.
+//! S3, Athena, Glue and SNS on loopback, in process, with faults on demand: for tests and trials.
 //!
-//! [`Sandbox::start`] serves all three at one address. Any credentials are accepted, and no signature is verified, so it listens on
+//! [`Sandbox::start`] serves all of them at one address. Any credentials are accepted, and no signature is verified, so it listens on
 //! loopback only, and refuses what a web page sends; its content is as safe as the machine it runs on. Objects live in memory, and are gone when it ends. The command `aws-sandbox`
 //! serves the same to other processes.
 //!
@@ -28,12 +28,14 @@ mod guard;
 mod load;
 pub mod s3;
 pub mod server;
+pub mod sns;
 pub mod sql;
 pub mod store;
 
 pub use faults::{Fault, Faults, Rule, Served, Service};
 pub use load::{LoadError, TableFolder};
 pub use server::{AwsError, Options, Sandbox};
+pub use sns::{Published, Sns};
 pub use store::{Condition, Count, Counts, Etag, Metadata, Object, Store, StoreError};
 
 /// The account that owns everything in the sandbox.

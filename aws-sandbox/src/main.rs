@@ -1,4 +1,4 @@
-//! `aws-sandbox`: S3, Athena and Glue on this machine, in memory.
+//! `aws-sandbox`: S3, Athena, Glue and SNS on this machine, in memory.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use aws_sandbox::{Options, Rule, Sandbox, StoreError, TableFolder};
 use clap::Parser;
 
-/// Serve S3, Athena and Glue on this machine, in memory, to try programs without an AWS account.
+/// Serve S3, Athena, Glue and SNS on this machine, in memory, to try programs without an AWS account.
 ///
 /// Any client of AWS works with it; credentials can be anything, and signatures are not checked. It listens on 127.0.0.1 only.
 #[derive(Debug, Parser)]

@@ -1,6 +1,7 @@
-//! One listener for all three services: finds the service and operation of a request, applies faults, and has it served. It must not know
+//! One listener for all services: finds the service and operation of a request, applies faults, and has it served. It must not know
 //! what an operation does.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -12,7 +13,7 @@ use futures::StreamExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::http::{request, response};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -26,6 +27,7 @@ use crate::catalog::Catalog;
 use crate::faults::{Fault, Faults, Served, Service};
 use crate::glue::Glue;
 use crate::s3::{self, S3};
+use crate::sns::{self, Sns};
 use crate::sql::QueryError;
 use crate::store::Store;
 
@@ -111,7 +113,7 @@ impl fmt::Display for AwsError {
 
 impl std::error::Error for AwsError {}
 
-/// S3, Athena and Glue at one address on loopback. It ends when it is dropped, with everything in it.
+/// S3, Athena, Glue and SNS at one address on loopback. It ends when it is dropped, with everything in it.
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
@@ -119,6 +121,7 @@ pub struct Sandbox {
     catalog: Catalog,
     faults: Faults,
     athena: Athena,
+    sns: Sns,
     listener: JoinHandle<Infallible>,
 }
 
@@ -131,7 +134,9 @@ impl Sandbox {
         let address = listener.local_addr().map_err(at)?;
         let (store, catalog, faults) = (Store::new(), Catalog::default(), Faults::new());
         let athena = Athena::new(&store, &catalog, &faults, options.trino.as_deref());
+        let sns = Sns::default();
         let services = Services {
+            sns: sns.clone(),
             s3: S3::new(store.clone(), &options.region),
             athena: athena.clone(),
             glue: Glue::new(&catalog),
@@ -139,7 +144,7 @@ impl Sandbox {
             region: options.region,
         };
         let listener = tokio::spawn(listen(listener, services));
-        let sandbox = Self { address, store, catalog, faults, athena, listener };
+        let sandbox = Self { address, store, catalog, faults, athena, sns, listener };
         sandbox.athena.attach(&sandbox.endpoint()).await.map_err(io::Error::other)?;
         Ok(sandbox)
     }
@@ -157,6 +162,11 @@ impl Sandbox {
     /// The databases and tables.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The topics, and what was published to them.
+    pub fn sns(&self) -> &Sns {
+        &self.sns
     }
 
     /// Its faults, and its log of requests.
@@ -199,6 +209,7 @@ struct Services {
     s3: S3,
     athena: Athena,
     glue: Glue,
+    sns: Sns,
     faults: Faults,
     region: String,
 }
@@ -299,6 +310,12 @@ impl Services {
     }
 
     fn call(&self, head: request::Parts, body: Bytes) -> Call {
+        if is_of_sns(&head) {
+            let form = form_of(&body);
+            let text = |name: &str| form.get(name).cloned().unwrap_or_default();
+            let topic = text("TopicArn");
+            return Call { service: Service::Sns, operation: text("Action"), resource: topic.clone(), arn: topic, head, body };
+        }
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).and_then(|target| target.rsplit_once('.'));
         let (service, operation) = match target {
             Some(("AmazonAthena", operation)) => (Service::Athena, operation.to_owned()),
@@ -355,6 +372,12 @@ impl Services {
             let served = self.s3.serve(Request::from_parts(call.head, call.body)).await;
             return served.map_err(|error| Dropped(BoxError::from(error).to_string()));
         }
+        if call.service == Service::Sns {
+            return Ok(match self.sns.handle(&call.operation, &form_of(&call.body)) {
+                Ok(xml) => xml_response(StatusCode::OK, xml),
+                Err(error) => sns_error(&error),
+            });
+        }
         let input = match serde_json::from_slice(&call.body) {
             Ok(input) => input,
             Err(error) => return Ok(json_error(&AwsError::new("SerializationException", error.to_string()))),
@@ -370,8 +393,23 @@ impl Services {
     }
 }
 
+/// Whether a request is for SNS: its signature is for that service. S3's forms are signed for another, or not in a header.
+fn is_of_sns(head: &request::Parts) -> bool {
+    let signed_for =
+        |text: &str| text.split("Credential=").nth(1).and_then(|scope| scope.split('/').nth(3)).is_some_and(|service| service == "sns");
+    head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(signed_for)
+}
+
+/// The fields of a form.
+fn form_of(body: &Bytes) -> BTreeMap<String, String> {
+    form_urlencoded::parse(body).into_owned().collect()
+}
+
 /// The answer for a request that is not served, in the words of the service that it is for.
 fn refused(head: &request::Parts, why: &str) -> Response<Body> {
+    if is_of_sns(head) {
+        return sns_error(&AwsError::new("AuthorizationError", why).status(403));
+    }
     if head.headers.contains_key("x-amz-target") {
         return json_error(&AwsError::new("AccessDeniedException", why).status(403));
     }
@@ -389,6 +427,17 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
     response
+}
+
+fn xml_response(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    response
+}
+
+fn sns_error(error: &AwsError) -> Response<Body> {
+    xml_response(StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST), sns::error_xml(error))
 }
 
 fn json_error(error: &AwsError) -> Response<Body> {
@@ -428,6 +477,14 @@ fn refusal(call: &Call, fault: &Fault) -> Response<Body> {
             _ => (503, "SlowDown", "Please reduce your request rate.".to_owned()),
         };
         return s3::error(status, code, &message);
+    }
+    if call.service == Service::Sns {
+        return sns_error(&match fault {
+            Fault::AccessDenied => AwsError::new("AuthorizationError", denied()).status(403),
+            Fault::ExpiredToken => AwsError::new("ExpiredToken", "The security token included in the request is expired").status(403),
+            Fault::Internal => AwsError::new("InternalFailure", "An internal service error occurred").status(500),
+            _ => AwsError::new("Throttling", "Rate exceeded"),
+        });
     }
     json_error(&match (fault, call.service) {
         (Fault::AccessDenied, _) => AwsError::new("AccessDeniedException", denied()),

@@ -71,6 +71,10 @@ impl Connection {
     pub(crate) fn athena(&self) -> aws_sdk_athena::Client {
         aws_sdk_athena::Client::new(&self.config)
     }
+
+    pub(crate) fn sns(&self) -> aws_sdk_sns::Client {
+        aws_sdk_sns::Client::new(&self.config)
+    }
 }
 
 /// The configuration of every connection.

@@ -17,7 +17,8 @@ const THROTTLED: [&str; 7] = [
 ];
 
 /// Codes for expired or invalid credentials.
-const CREDENTIALS: [&str; 9] = [
+const CREDENTIALS: [&str; 10] = [
+    "InvalidSecurity",
     "ExpiredToken",
     "ExpiredTokenException",
     "TokenRefreshRequired",
@@ -81,7 +82,7 @@ pub(crate) fn of_code(action: &str, resource: &str, code: &str, said: &str) -> E
     let kind_and_advice = match code {
         _ if THROTTLED.contains(&code) => (ErrorKind::Throttled, String::new()),
         _ if CREDENTIALS.contains(&code) => (ErrorKind::Denied, "; the credentials are expired or invalid; renew them".to_owned()),
-        "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "403" | "Forbidden" => {
+        "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "AuthorizationError" | "KMSAccessDenied" | "403" | "Forbidden" => {
             (ErrorKind::Denied, format!("; allow the action `{action}` on `{resource}` (docs/aws.md has the whole policy)"))
         }
         "NoSuchBucket" => (ErrorKind::NotFound, "; create the bucket, or correct `location` of the profile".to_owned()),
@@ -101,6 +102,8 @@ pub(crate) fn of_code(action: &str, resource: &str, code: &str, said: &str) -> E
         | "InvalidRequest"
         | "ValidationException"
         | "InvalidArgument"
+        | "InvalidParameter"
+        | "ParameterValueInvalid"
         | "InvalidBucketName"
         | "MetadataException"
         | "AuthorizationHeaderMalformed"

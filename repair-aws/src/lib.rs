@@ -13,6 +13,7 @@ mod given;
 mod journal;
 mod kept;
 mod lake;
+mod messages;
 mod objects;
 mod owner;
 mod patience;
@@ -30,6 +31,7 @@ pub use athena::Polling;
 pub use connect::Connection;
 pub use journal::S3Journal;
 pub use lake::{AwsLake, AwsOptions};
+pub use messages::Messages;
 
 #[cfg(test)]
 mod fuzz;

@@ -111,12 +111,7 @@ async fn begin(shared: &Arc<Shared>, loaded: &Loaded, stop: &CancellationToken) 
     let repair = opening.connect().await?;
     shared.watch(repair.lake());
     let (alerts, writers) = (shared.clone(), shared.clone());
-    let workflow = Arc::new(loaded.workflow.clone());
-    let say = move |alert: &Alert| {
-        alerts.alert(alert.clone());
-        let (notifications, workflow, alert) = (alerts.options.notifications.clone(), workflow.clone(), alert.clone());
-        tokio::spawn(async move { notifications.alert(&workflow, &alert).await });
-    };
+    let say = move |alert: &Alert| alerts.alert(alert.clone());
     let scheduler = Scheduler::of(repair)?.alerts(say).writers(move |table| {
         let folder = writers.folder();
         folder.workflows.iter().filter(|loaded| loaded.workflow.writes(table)).map(|loaded| loaded.name().to_owned()).collect()

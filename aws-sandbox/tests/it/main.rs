@@ -7,3 +7,4 @@ mod common;
 mod guard;
 mod load;
 mod s3;
+mod sns;

@@ -10,6 +10,7 @@ mod differs;
 mod faults;
 mod journal;
 mod kept;
+mod messages;
 mod moto;
 mod owners;
 mod reading;

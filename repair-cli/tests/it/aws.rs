@@ -650,3 +650,33 @@ async fn the_status_and_what_people_decide_are_the_same_on_both_lakes() {
     let total = states(both(&["status", "bars"]));
     assert_eq!((&total["repaired"], &total["absent"]), (&dropped.into(), &quiet.into()), "{total}");
 }
+
+/// A lake in a folder, and a topic of SNS that hears how a run ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_announced_to_a_topic() {
+    let world = World::new();
+    let sandbox = aws_sandbox::Sandbox::start(aws_sandbox::Options::default()).await.unwrap();
+    let topic = sandbox.sns().create_topic("eu-west-1", "alerts");
+    let notify =
+        format!("notify: {{ ops: {{ to: {{ sns: {{ topic: \"{topic}\" }} }}, on: [succeeded, succeeded-with-exceptions] }} }}\nstart: ");
+    let file = world.workflow(&[("start: ", &notify)]);
+    let command = || {
+        let mut command = world.repair();
+        // The region is the topic's.
+        command.env("AWS_ENDPOINT_URL", sandbox.endpoint()).env_remove("AWS_REGION");
+        command.env("AWS_ACCESS_KEY_ID", "sandbox").env("AWS_SECRET_ACCESS_KEY", "s3cr3tOfTheTopic").env("RUST_LOG", "trace");
+        command
+    };
+    let output = command().arg("run").arg(&file).args(["--run-id", "first"]).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !said.contains("s3cr3tOfTheTopic"), "{said}");
+    let published = sandbox.sns().published();
+    assert_eq!(published.len(), 1, "{said}");
+    let parts: Value = serde_json::from_str(&published[0].message).unwrap();
+    let body: Value = serde_json::from_str(parts["default"].as_str().unwrap()).unwrap();
+    assert_eq!((&body["run"], &body["to"]), (&"first".into(), &"ops".into()));
+    assert!(parts["email"].as_str().unwrap().starts_with("run `first` of workflow `ticker` succeeded"), "{parts}");
+    let output = command().arg("notify").arg(&file).arg("--test").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ops (sns): delivered\n");
+    assert_eq!(sandbox.sns().published().len(), 2);
+}

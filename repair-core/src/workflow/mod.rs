@@ -28,5 +28,5 @@ pub use duration::{MAX_DURATION, parse_duration, parse_rate};
 pub use expression::{EVALUATOR, Evaluate, Expression, MAX_EXPRESSION_BYTES, evaluate_apart_with};
 pub use graph::{Arrow, Way, arrows, graph, subject, to_dot, to_mermaid};
 pub use limits::{BudgetLimit, BudgetScope, Prices, detector_of, limits, source_of};
-pub use notify::{Address, Lineage, Notifier, Occasion, Receiver};
+pub use notify::{Address, Lineage, MailAddress, MailSecurity, MailServer, Notifier, Occasion, Receiver, Topic};
 pub use schema::schema;

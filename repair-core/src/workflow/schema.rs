@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::model::{Cadence, EpochUnit, Format, Key, PartitionUnit, Repeated, Rows, Skipped, TimeMark};
 use crate::plugin::{PluginKind, Registry};
 use crate::workflow::schedule::Missed;
-use crate::workflow::{AfterIf, MapStep, Occasion, ParamType, RunIf};
+use crate::workflow::{AfterIf, MailSecurity, MapStep, Occasion, ParamType, RunIf};
 
 /// The JSON Schema (draft 2020-12) of workflows that may use the plug-ins of a registry, and of the files that they include.
 ///
@@ -130,6 +130,18 @@ fn notifier() -> Value {
                 one("command", "Runs a program, which reads the message as JSON from its input", json!(["run"]), json!({
                     "run": texts,
                     "env": { "description": "Variables that it gets", "anyOf": [variable("A variable"), { "type": "array", "items": variable("A variable") }] },
+                })),
+                one("email", "Sends mail by SMTP", json!(["to", "from", "server"]), json!({
+                    "to": { "description": "The addresses of mailboxes", "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1, "maxItems": 20, "items": { "type": "string" } }] },
+                    "from": { "description": "The address that messages are from", "type": "string" },
+                    "server": { "description": "The server that sends mail", "type": "string" },
+                    "port": { "description": "Its port [default: 465 with tls, 587 with starttls, 25 with none]", "type": "integer", "minimum": 1, "maximum": 65535 },
+                    "security": { "description": "How it is encrypted; `none` only on this machine [default: tls]", "enum": MailSecurity::ALL.map(|(word, _)| word) },
+                    "user_env": variable("The variable that holds the user"),
+                    "password_env": variable("The variable that holds the password"),
+                })),
+                one("sns", "Publishes to a topic of Amazon SNS", json!(["topic"]), json!({
+                    "topic": { "description": "The ARN of the topic", "type": "string", "pattern": "^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]+(\\.fifo)?$" },
                 })),
             ] },
             "on": { "description": "What messages are about", "anyOf": [occasion, { "type": "array", "minItems": 1, "items": occasion }] },

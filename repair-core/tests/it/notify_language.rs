@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use repair_core::plugin::Registry;
-use repair_core::workflow::{Address, Lineage, Notifier, Occasion, Receiver, Step, Workflow, schema};
+use repair_core::workflow::{
+    Address, Lineage, MailAddress, MailSecurity, MailServer, Notifier, Occasion, Receiver, Step, Topic, Workflow, schema,
+};
 
 fn parse(more: &str) -> Result<Workflow, String> {
     let text = format!("workflow: w\nkind: state-machine\nstart: done\nsteps:\n  done: {{ task: usage, end: true }}\n{more}\n");
@@ -26,6 +28,30 @@ fn all_receivers_are_read() {
     assert_eq!(of("{ slack: { url_env: SLACK_URL } }"), Receiver::Slack { url_env: "SLACK_URL".to_owned() });
     let command = Receiver::Command { run: vec!["page".to_owned(), "ops".to_owned()], env: vec!["PAGER_KEY".to_owned()] };
     assert_eq!(of("{ command: { run: [page, ops], env: [PAGER_KEY] } }"), command);
+    let topic = Topic::read("arn:aws-cn:sns:cn-north-1:123456789012:alerts.fifo").unwrap();
+    assert!(topic.is_in_order() && topic.region() == "cn-north-1");
+    assert_eq!(of("{ sns: { topic: \"arn:aws-cn:sns:cn-north-1:123456789012:alerts.fifo\" } }"), Receiver::Sns { topic });
+    let mailbox = |text: &str| MailAddress::read(text).unwrap();
+    let mail = |to: &[&str], server| Receiver::Email {
+        to: to.iter().map(|text| mailbox(text)).collect(),
+        from: mailbox("repair@example.org"),
+        server,
+    };
+    let server = MailServer::new("smtp.example.org", MailSecurity::Tls);
+    assert_eq!(
+        of("{ email: { to: ops@example.org, from: repair@example.org, server: smtp.example.org } }"),
+        mail(&["ops@example.org"], server.clone())
+    );
+    assert_eq!((server.port, MailSecurity::StartTls.port()), (465, 587));
+    let server = MailServer::new("smtp.example.org", MailSecurity::StartTls).at_port(2525).with_login("MAIL_USER", "MAIL_PASSWORD");
+    let text = "{ email: { to: [ops@example.org, 'a+b@x-y.example'], from: repair@example.org, server: smtp.example.org, port: 2525, security: starttls, \
+                user_env: MAIL_USER, password_env: MAIL_PASSWORD } }";
+    assert_eq!(of(text), mail(&["ops@example.org", "a+b@x-y.example"], server));
+    for host in ["localhost", "127.0.0.1", "'::1'"] {
+        let server = MailServer::new(host.trim_matches('\''), MailSecurity::None);
+        let text = format!("{{ email: {{ to: ops@example.org, from: repair@example.org, server: {host}, security: none }} }}");
+        assert_eq!(of(&text), mail(&["ops@example.org"], server));
+    }
     let with = parse("notify: { ops: { to: { slack: { url_env: S } }, on: failed, digest: 1h } }").unwrap();
     assert_eq!(with.notify["ops"].digest, Some(Duration::from_secs(3_600)));
     for (word, occasion) in Occasion::ALL {
@@ -58,6 +84,26 @@ fn mistakes_are_reported_and_show_no_secret() {
         ("{ webhok: { url: https://a.example } }", "did you mean `webhook`?"),
         ("{ slack: { url_env: A }, command: { run: [b] } }", "`to` must name one receiver"),
         ("{ command: { run: [] } }", "`run` names no program"),
+        ("{ email: { from: a@b.example, server: c } }", "has no `to`"),
+        ("{ email: { to: a@b.example, server: c } }", "has no `from`"),
+        ("{ email: { to: a@b.example, from: a@b.example } }", "has no `server`"),
+        ("{ email: { to: [], from: a@b.example, server: c } }", "`to` names no mailbox"),
+        ("{ email: { to: Ops <a@b.example>, from: a@b.example, server: c } }", "is not the address of a mailbox"),
+        ("{ email: { to: \"a@b.example\\r\\nBcc: c@d.example\", from: a@b.example, server: c } }", "is not the address of a mailbox"),
+        ("{ email: { to: \"a@b.example, c@d.example\", from: a@b.example, server: c } }", "is not the address of a mailbox"),
+        ("{ email: { to: a@b.example, from: a, server: c } }", "is not the address of a mailbox"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: \"smtp://user:s3cr3t@c\" } }", "`server` is not the name of a server"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: \"c:25\" } }", "`server` is not the name of a server"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: c, security: none } }", "mail must be encrypted"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: c, security: ssl } }", "`security` cannot be"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: c, port: 0 } }", "whole number from 1 to 65535"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: c, user_env: U } }", "needs both `user_env` and `password_env`"),
+        ("{ email: { to: a@b.example, from: a@b.example, server: c, password: s3cr3t } }", "unknown key `password`"),
+        ("{ sns: {} }", "has no `topic`"),
+        ("{ sns: { topic: alerts } }", "is not the ARN of a topic"),
+        ("{ sns: { topic: \"arn:aws:sqs:eu-west-1:123456789012:alerts\" } }", "is not the ARN of a topic"),
+        ("{ sns: { topic: \"arn:aws:sns:eu-west-1:12345:alerts\" } }", "is not the ARN of a topic"),
+        ("{ sns: { topic: \"arn:aws:sns:eu-west-1:123456789012:alerts:5be6-subscription\" } }", "is not the ARN of a topic"),
     ] {
         match notifier(to) {
             Err(said) => {
@@ -86,7 +132,12 @@ fn a_workflow_in_rust_says_what_yaml_says() {
     let slack = Notifier::new(Receiver::Slack { url_env: "SLACK".to_owned() }, Occasion::ALL.map(|(_, occasion)| occasion));
     let slack = slack.with_digest(Duration::from_secs(5_400));
     let lineage = Lineage::File("events.jsonl".to_owned());
-    let all = [("command", command), ("slack", slack), ("webhook", webhook)];
+    let sns = Receiver::Sns { topic: Topic::read("arn:aws:sns:eu-west-1:123456789012:alerts").unwrap() };
+    let sns = Notifier::new(sns, [Occasion::Budget]);
+    let (to, from) = (vec![MailAddress::read("ops@example.org").unwrap()], MailAddress::read("repair@example.org").unwrap());
+    let server = MailServer::new("smtp.example.org", MailSecurity::StartTls).with_login("U", "P");
+    let email = Notifier::new(Receiver::Email { to, from, server }, [Occasion::Deadline]);
+    let all = [("command", command), ("email", email), ("slack", slack), ("sns", sns), ("webhook", webhook)];
     let mut builder = Workflow::state_machine("w").step("done", Step::succeed()).lineage(&lineage);
     for (name, notifier) in &all {
         builder = builder.notify(name, notifier);
@@ -103,6 +154,6 @@ fn the_schema_knows_all_occasions_and_receivers() {
     assert_eq!(notifier["on"]["anyOf"][0]["enum"].as_array().unwrap().len(), Occasion::ALL.len());
     let receivers = notifier["to"]["oneOf"].as_array().unwrap().iter();
     let receivers: Vec<&str> = receivers.map(|one| one["required"][0].as_str().unwrap()).collect();
-    assert_eq!(receivers, ["webhook", "slack", "command"]);
+    assert_eq!(receivers, ["webhook", "slack", "command", "email", "sns"]);
     assert!(schema["properties"]["lineage"]["properties"]["file"].is_object());
 }

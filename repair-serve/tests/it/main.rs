@@ -7,6 +7,7 @@
     reason = "clippy's exception for tests does not reach their helper functions"
 )]
 
+mod alerts;
 mod guard;
 mod live;
 mod readers;

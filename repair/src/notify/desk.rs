@@ -317,11 +317,10 @@ impl Desk {
                     Some(due)
                 }
                 Step::Failed { error, left } => {
-                    let may_pass = matches!(error.kind(), ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Timeout);
+                    let may_pass = may_pass(&error);
                     tracing::warn!(run = run.id, to = served.name, may_pass, error = error.full(), "a message was not delivered");
                     line = Line { rested_at: (!may_pass).then_some(count), left, error: Some(error.full()), ..line };
-                    // Before somebody has done something about any other error, another attempt is useless.
-                    let wait = if may_pass { pause_after(&error, &format!("{} {}", run.id, served.name), failures) } else { LATER };
+                    let wait = wait_after(&error, &format!("{} {}", run.id, served.name), failures);
                     failures += 1;
                     could_not_be_reached = may_pass;
                     Some(self.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX))
@@ -491,8 +490,16 @@ enum Step {
     Failed { error: Error, left: usize },
 }
 
+/// Whether another attempt may succeed without somebody doing something first.
+fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Timeout)
+}
+
 /// How long to wait before another attempt: longer after each that failed, and never as long as somebody else who began at the same time.
-fn pause_after(error: &Error, who: &str, failures: u32) -> Duration {
+pub(crate) fn wait_after(error: &Error, who: &str, failures: u32) -> Duration {
+    if !may_pass(error) {
+        return LATER;
+    }
     let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
     let hash = blake3::hash(format!("{who} {failures}").as_bytes());
     // From a half to the whole of it.
@@ -502,7 +509,7 @@ fn pause_after(error: &Error, who: &str, failures: u32) -> Duration {
 }
 
 /// One attempt to deliver a message.
-pub(super) async fn attempt(deliver: &dyn Deliver, message: &Message) -> Result<()> {
+pub(crate) async fn attempt(deliver: &dyn Deliver, message: &Message) -> Result<()> {
     match tokio::time::timeout(ATTEMPT, deliver.deliver(message)).await {
         Ok(done) => done,
         Err(_) => Err(Error::new(ErrorKind::Timeout, format!("the receiver took longer than {} s", ATTEMPT.as_secs()))),

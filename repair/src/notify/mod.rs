@@ -7,6 +7,8 @@
 //!
 //! Two processes that deliver messages about the same run at the same time may both deliver one. They have the same id.
 //!
+//! What schedules have to say is kept and delivered by [`schedule`](crate::schedule), with the same promises.
+//!
 //! This module must not know how a receiver is reached.
 
 mod desk;
@@ -22,16 +24,15 @@ use jiff::{SignedDuration, Timestamp};
 use repair_core::engine::{Journal, JsonFormat, new_run_id};
 use repair_core::lake::Lake;
 use repair_core::plugin::{Clock, Deliver, Message, Registry, SystemClock};
-use repair_core::workflow::{Occasion, Receiver, Workflow};
+use repair_core::workflow::{Receiver, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use self::desk::AtDesk;
 use self::desk::Desk;
+pub(crate) use self::desk::{AtDesk, attempt, wait_after};
 pub(crate) use self::lineage::At;
 use crate::open::OpenLake;
-use crate::schedule::Alert;
 
 /// For how long after it happened something is worth a message. Then it is left out, and a line in the log says so.
 pub const MOST_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -170,47 +171,12 @@ impl Notifications {
             });
             let message = Message::new(id, format!("[repair] {}: test", workflow.name), text, body, now);
             let sent = match self.deliver_to(name, &notifier.to) {
-                Ok(deliver) => desk::attempt(deliver.as_ref(), &message).await,
+                Ok(deliver) => attempt(deliver.as_ref(), &message).await,
                 Err(error) => Err(error),
             };
             tested.push(Tested { to: name.clone(), kind: notifier.to.word().to_owned(), error: sent.err().map(|error| error.full()) });
         }
         Ok(Tests { format: JsonFormat, tested })
-    }
-
-    /// Sends what a schedule has to say to those that want to hear of it: of a missed deadline as `deadline`, of a limit of a day as `budget`, of a run that
-    /// could not start as `failed`. Each message is tried for an hour. What is then left is lost, but for a line in the log: an alert is no part of a run.
-    pub async fn alert(&self, workflow: &Workflow, alert: &Alert) {
-        let (occasion, of) = match alert {
-            Alert::DeadlineMissed { deadline, .. } => (Occasion::Deadline, *deadline),
-            Alert::HeldBack { tick, .. } => (Occasion::Budget, *tick),
-            Alert::NotStarted { tick, .. } => (Occasion::Failed, *tick),
-        };
-        let mut sending = Vec::new();
-        for (name, notifier) in workflow.notify.iter().filter(|(_, notifier)| notifier.on.contains(&occasion)) {
-            let id = format!("schedule.{}.{}.{}.{name}", workflow.name, occasion.as_str(), of.as_second());
-            let (text, now) = (alert.to_string(), SystemClock.now());
-            let body = json!({
-                "format": JsonFormat, "id": id, "to": name, "workflow": workflow.name, "what": occasion.as_str(), "at": now, "text": text, "alert": alert,
-            });
-            let message = Message::new(id, format!("[repair] {}: {}", workflow.name, occasion.as_str()), text, body, now);
-            sending.push(async move {
-                let deliver = match self.deliver_to(name, &notifier.to) {
-                    Ok(deliver) => deliver,
-                    Err(error) => return tracing::error!(to = name, error = error.full(), "an alert cannot be sent"),
-                };
-                let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_secs(1));
-                while let Err(error) = desk::attempt(deliver.as_ref(), &message).await {
-                    if began.elapsed() > Duration::from_secs(3_600) {
-                        return tracing::error!(to = name, error = error.full(), "an alert was not delivered in an hour");
-                    }
-                    tracing::warn!(to = name, error = error.full(), "an alert was not delivered; it is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(300));
-                }
-            });
-        }
-        futures::future::join_all(sending).await;
     }
 
     /// A desk for the runs of an engine.
@@ -236,6 +202,13 @@ impl Notifications {
     pub(crate) fn deliver_to(&self, name: &str, to: &Receiver) -> Result<Arc<dyn Deliver>> {
         if let Some(own) = self.own.get(name) {
             return Ok(own.clone());
+        }
+        if let Receiver::Sns { topic } = to {
+            #[cfg(feature = "aws")]
+            return Ok(Arc::new(repair_aws::Messages::to(topic.clone())));
+            #[cfg(not(feature = "aws"))]
+            return Err(Error::invalid(format!("this program was built without `sns`, so nothing is published to {}", topic.arn()))
+                .hint(repair_core::Hint::Feature { name: "aws" }));
         }
         #[cfg(feature = "connect")]
         return repair_connect::notify::receiver(to, &self.options);

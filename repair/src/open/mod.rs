@@ -90,6 +90,11 @@ impl Around {
         Arc::new(self.observers.clone())
     }
 
+    /// Who delivers messages, if anybody does.
+    pub(crate) fn notifications(&self) -> Option<&Notifications> {
+        self.notify.as_ref()
+    }
+
     pub(crate) fn notice(&self, notice: Notice) {
         if let Some(notices) = &self.notices {
             notices(notice);

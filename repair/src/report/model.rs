@@ -1,10 +1,12 @@
 //! What a report says, as values: the same that `--json` prints. It knows no HTML and no lake.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use jiff::civil::Date;
+use serde::{Serialize, Serializer};
 
 use super::csv::Csv;
 use crate::ledger::Costs;
+use crate::status::{Look, States, TableStatus};
 use repair_core::engine::{JsonFormat, Outcome};
 use repair_core::model::{DefectKind, Interval, Key};
 
@@ -27,6 +29,10 @@ pub struct Report {
     /// What tables hold whose key identifies a row: nothing says how many rows are expected of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Held>,
+    /// The status of a table's slots by key and day, as runs last saw it. JSON has what all days come to; [`OpenLake::status`](crate::OpenLake::status) has
+    /// each of them.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "without_days")]
+    pub status: Option<TableStatus>,
     /// What aggregate steps wrote that is drawn as candles.
     pub candles: Vec<CandleChart>,
     /// The workflow, and the path that the run took.
@@ -51,6 +57,30 @@ pub struct Report {
     pub left: Vec<String>,
     /// What the report cannot show, and why.
     pub notes: Vec<String>,
+}
+
+/// A year of many keys has more days than a report should.
+fn without_days<S: Serializer>(status: &Option<TableStatus>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        zone: &'a str,
+        days: Option<(Date, Date)>,
+        keys: usize,
+        total: &'a States,
+        never_looked: u64,
+        latest: Option<&'a Look>,
+        notes: &'a [String],
+    }
+    let shown = status.as_ref().map(|of| Shown {
+        zone: &of.zone,
+        days: of.days,
+        keys: of.keys.len(),
+        total: &of.total,
+        never_looked: of.never_looked,
+        latest: of.latest(),
+        notes: &of.notes,
+    });
+    shown.serialize(serializer)
 }
 
 /// What a report is about.

@@ -5,8 +5,9 @@ use super::csv::Csv;
 use super::model::{CandleChart, Defect, Exception, Fix, Held, Listing, Numbers, Report, Subject, TableReport};
 use super::picture::heat::{self, When};
 use super::picture::markup::{Markup, base64, count, grouped};
-use super::picture::{Picture, STYLE, Size, candles, graph, points, series, timeline, times};
+use super::picture::{Picture, STYLE, Size, calendar, candles, graph, points, series, timeline, times};
 use crate::ledger::{CostGroup, Costs, INFRASTRUCTURE, NONE};
+use crate::status::TableStatus;
 use repair_core::engine::Outcome;
 use repair_core::model::Zone;
 
@@ -34,6 +35,9 @@ pub(super) fn page(report: &Report) -> String {
         completeness(&mut page, table);
     }
     report.held.iter().for_each(|of| held(&mut page, of));
+    if let Some(of) = &report.status {
+        status(&mut page, of);
+    }
     if report.tables.is_empty() && report.held.is_empty() {
         page.raw("<h2>Completeness</h2><p>No table could be looked at, so there is nothing to show. ");
         page.raw("This does not mean that nothing is missing.</p>");
@@ -207,6 +211,50 @@ fn completeness(page: &mut Markup, table: &TableReport) {
         items.extend(strategies.iter().enumerate().map(|(index, name)| (CLASSES[index.min(4)], *name)));
         items.extend([("absent", "confirmed absent"), ("lost", "missing")]);
         legend(page, &items);
+    }
+}
+
+/// How many days are listed on which something is open.
+const MOST_DAYS: usize = 20;
+
+/// The status of a table's slots by key and day.
+fn status(page: &mut Markup, of: &TableStatus) {
+    let Some(picture) = calendar::map(of) else { return };
+    page.raw("\n<h2>").text(format!("Status of {} by key and day", of.table)).raw("</h2>");
+    let mut facts = format!(
+        "As runs last saw it, days of {}. A day has the colour of its worst state, however few slots are in it; where none is open or set aside, it is absent \
+         if most of its slots are, and repaired if one is.",
+        of.zone
+    );
+    if let Some(look) = of.latest() {
+        facts.push_str(&format!(" Last looked at by step {} of run {}, at {:.0}.", look.step, look.run, look.at));
+    }
+    if of.never_looked > 0 {
+        facts.push_str(&format!(" Nobody looked at {}.", count(of.never_looked, "key-day")));
+    }
+    page.leaf("p", &[("class", &"dim")], facts);
+    scrolled(page, &picture, "");
+    page.raw("<details><summary>The numbers behind this picture</summary>");
+    tabular(page, "Slots by state");
+    head(page, &["state", "slots"], 1..2);
+    for (name, slots) in of.total.by_name().into_iter().filter(|(_, slots)| *slots > 0) {
+        page.raw("<tr>").leaf("td", &[], name);
+        numbers(page, [slots]);
+    }
+    page.raw("</tbody></table></div>");
+    let worst = of.worst_days(MOST_DAYS);
+    if !worst.is_empty() {
+        tabular(page, "The days on which most slots are open");
+        head(page, &["day", "expected", "open", "missing", "wrong", "suspect", "not examined for gaps"], 1..7);
+        for (date, states) in worst {
+            page.raw("<tr>").leaf("td", &[], date);
+            numbers(page, [states.expected, states.open(), states.missing, states.wrong, states.suspect, states.unexamined]);
+        }
+        page.raw("</tbody></table></div>");
+    }
+    page.raw("</details>");
+    if !of.notes.is_empty() {
+        list(page, &of.notes);
     }
 }
 

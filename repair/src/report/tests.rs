@@ -5,7 +5,8 @@ use jiff::{Timestamp, ToSpan};
 use super::csv::Csv;
 use super::model::*;
 use super::picture::heat::{self, When};
-use super::picture::{STYLE, Size, candles, graph, points, series, timeline};
+use super::picture::{STYLE, Size, calendar, candles, graph, points, series, timeline};
+use crate::status::{DayStatus, KeyStatus, Look, States, TableStatus};
 use repair_core::engine::{JsonFormat, Outcome};
 use repair_core::model::{DefectKind, Interval, Key, Zone};
 
@@ -60,6 +61,7 @@ fn report(tables: Vec<TableReport>) -> Report {
         numbers: Numbers { expected: 240, found: 66, repaired: 5, absent: 1, left: 60 },
         tables,
         held: Vec::new(),
+        status: None,
         candles: Vec::new(),
         graph: None,
         timeline: None,
@@ -87,6 +89,97 @@ fn a_map_has_a_stroke_for_cells_of_one_colour_side_by_side() {
 #[test]
 fn data_points_stand_below_the_line_of_what_is_expected() {
     insta::assert_snapshot!("points", lines(&points::chart(&small(), Size::Wide)));
+}
+
+/// The status of a table: for each key, the states of its days from 2026-03-02 on.
+fn status(keys: Vec<(&str, Vec<Option<States>>)>) -> TableStatus {
+    let first = jiff::civil::date(2026, 3, 2);
+    let (mut total, mut never_looked, mut last) = (States::default(), 0, first);
+    let of_key = |(key, days): (&str, Vec<Option<States>>)| {
+        let mut of = KeyStatus { key: Key::from(key), total: States::default(), never_looked: 0, days: Vec::new() };
+        for (day, states) in (0i64..).zip(days) {
+            let date = first.checked_add(day.days()).unwrap();
+            last = last.max(date);
+            match states {
+                Some(states) => {
+                    assert!(states.add_up());
+                    of.total += states;
+                    of.days.push(DayStatus { date, states, look: 0, part: None });
+                }
+                None => of.never_looked += 1,
+            }
+        }
+        total += of.total;
+        never_looked += of.never_looked;
+        of
+    };
+    let keys = keys.into_iter().map(of_key).collect();
+    let look = Look {
+        run: "monday".to_owned(),
+        workflow: "ticker".to_owned(),
+        step: "find".to_owned(),
+        of: "find".to_owned(),
+        kind: DefectKind::Missing,
+        at: at("2026-03-06T22:00:30Z"),
+        interval: Interval::new(at("2026-03-02T00:00:00Z"), at("2026-03-07T00:00:00Z")).unwrap(),
+        again: false,
+        absent_until: None,
+    };
+    TableStatus {
+        table: "bars".to_owned(),
+        zone: "America/New_York".to_owned(),
+        cadence: "1m".to_owned(),
+        days: Some((first, last)),
+        total,
+        never_looked,
+        looks: vec![look],
+        decisions: Default::default(),
+        keys,
+        notes: vec!["2 slots were repaired since".to_owned()],
+    }
+}
+
+fn week() -> TableStatus {
+    let of = |states: States| Some(States { expected: 390, ..states });
+    let none = States::default();
+    let ibm = vec![
+        of(States { complete: 390, ..none }),
+        of(States { complete: 389, missing: 1, ..none }),
+        of(States { repaired: 389, absent: 1, ..none }),
+        of(States { absent: 390, ..none }),
+        None,
+    ];
+    let spy = vec![
+        of(States { complete: 380, wrong: 10, ..none }),
+        of(States { complete: 380, frozen: 10, ..none }),
+        of(States { complete: 389, absent: 1, ..none }),
+        Some(none),
+        of(States { complete: 388, suspect: 2, ..none }),
+    ];
+    status(vec![("IBM", ibm), ("SPY", spy)])
+}
+
+#[test]
+fn a_calendar_has_the_colour_of_what_a_reader_should_know_of_each_day() {
+    insta::assert_snapshot!("calendar", lines(&calendar::map(&week()).unwrap()));
+}
+
+#[test]
+fn a_report_on_a_table_shows_the_status_of_its_days() {
+    let mut report = report(vec![small()]);
+    report.status = Some(week());
+    let html = report.html();
+    let (_, of) = html.split_once("<h2>Status of bars by key and day</h2>").unwrap();
+    let of = of.split_once("\n<h2>").unwrap().0;
+    insta::assert_snapshot!("status", of.split_once("<svg").unwrap().0);
+    insta::assert_snapshot!("status_numbers", of.split_once("</svg>").unwrap().1.replace("><", ">\n<"));
+    // The same picture as everywhere else, with a text for those who do not see it.
+    assert!(of.contains(&calendar::map(&week()).unwrap().into_element()));
+    assert!(of.contains("role=\"img\" aria-label=\"Status of table bars, 2 keys from 2026-03-02 to 2026-03-06"), "{of}");
+    // Among data points and listings, JSON has what all days come to, and not each of them.
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!((&json["status"]["total"]["missing"], &json["status"]["days"][1]), (&1.into(), &"2026-03-06".into()));
+    assert_eq!((&json["status"]["keys"], &json["status"]["latest"]["run"]), (&2.into(), &"monday".into()));
 }
 
 #[test]
@@ -209,6 +302,14 @@ fn a_year_of_500_keys_with_4_million_gaps_stays_below_three_megabytes() {
         absent: 0,
         arrived: 0,
     };
+    // All colours of the calendar, side by side.
+    let mut day = || {
+        let states = [10, 0, 0, 3, 0, 0, 5, 0, 380, 390].map(|most: u64| if next() % 3 == 0 { most } else { 0 });
+        let [missing, wrong, suspect, unexamined, given_up, frozen, elsewhere, absent, repaired, complete] = states;
+        let expected = states.iter().sum();
+        Some(States { expected, missing, wrong, suspect, unexamined, given_up, frozen, elsewhere, absent, repaired, complete })
+    };
+    report.status = Some(status(names.iter().map(|name| (name.as_str(), (0..365).map(|_| day()).collect())).collect()));
     let long = || Csv::Embedded("x".repeat(super::csv::MOST_EMBEDDED));
     report.defects = Listing { total: 4_000_000, rows: (0..1_000).map(defect).collect(), csv: long() };
     report.fixes.csv = long();
@@ -235,6 +336,11 @@ fn data_that_looks_like_html_or_a_terminal_escape_does_no_harm() {
     report.sentence = HOSTILE.to_owned();
     report.left = vec![HOSTILE.to_owned()];
     report.notes = vec![HOSTILE.to_owned()];
+    let mut of_days = week();
+    (of_days.table, of_days.zone, of_days.notes) = (HOSTILE.to_owned(), HOSTILE.to_owned(), vec![HOSTILE.to_owned()]);
+    of_days.keys[0].key = Key::from(HOSTILE);
+    of_days.looks[0].run = HOSTILE.to_owned();
+    report.status = Some(of_days);
     let time = at("2026-03-05T14:00:00Z");
     let absence = Exception {
         table: HOSTILE.to_owned(),

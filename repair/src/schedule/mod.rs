@@ -4,6 +4,9 @@
 //! starts and after it has ended, by who holds the lease of the schedule. So a process that dies is followed by another, which first ends the run that
 //! was begun.
 //!
+//! What people should know of a schedule (a missed deadline, a run that cannot start) is kept in the lake before anything else follows from it, and until
+//! whoever is to hear of it has it.
+//!
 //! ```no_run
 //! # async fn example() -> repair::Result<()> {
 //! use repair::Repair;
@@ -16,9 +19,12 @@
 //! # }
 //! ```
 
+mod alert;
 mod choose;
 mod export;
+mod hold;
 mod scheduler;
 
+pub use alert::Alert;
 pub use export::{Exported, Timer, export, upcoming};
-pub use scheduler::{Alert, HeldBack, ScheduleStatus, Scheduler, Step};
+pub use scheduler::{HeldBack, ScheduleStatus, Scheduler, Step};

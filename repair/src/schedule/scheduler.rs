@@ -13,67 +13,17 @@ use repair_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::alert::{Alert, Alerts, Raiser};
 use super::choose::{self, Day, Ended, Next, Standing, Tick};
+use super::hold::Hold;
 use crate::open::Repair;
 
-/// How long a hold on a schedule lasts unless it is renewed, which happens three times in that time.
-const LEASE: Duration = Duration::from_secs(30);
 /// How often is looked again if no time is known at which something is due.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How often is looked again if another process has the schedule.
 const ELSEWHERE: SignedDuration = SignedDuration::from_secs(30);
 /// How long is waited after a run could not start or go on.
 const AFTER_ERROR: SignedDuration = SignedDuration::from_secs(60);
-
-/// Something about a schedule that people should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "what")]
-#[non_exhaustive]
-pub enum Alert {
-    /// The run of the last tick before a deadline had not ended well by then.
-    DeadlineMissed {
-        /// The workflow.
-        workflow: String,
-        /// The deadline.
-        deadline: Timestamp,
-        /// The tick whose run was to end before it.
-        tick: Timestamp,
-        /// What has become of the run.
-        run: String,
-    },
-    /// A run is due, but what may start or be spent on this day is used up.
-    HeldBack {
-        /// The workflow.
-        workflow: String,
-        /// The tick.
-        tick: Timestamp,
-        /// Until when.
-        until: Timestamp,
-        /// Why.
-        why: String,
-    },
-    /// A run could not start or go on. It is tried again.
-    NotStarted {
-        /// The workflow.
-        workflow: String,
-        /// The tick.
-        tick: Timestamp,
-        /// Why.
-        why: String,
-    },
-}
-
-impl std::fmt::Display for Alert {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::DeadlineMissed { workflow, deadline, tick, run } => {
-                write!(f, "{workflow}: the run of {tick} was to end well by {deadline}, but {run}")
-            }
-            Self::HeldBack { workflow, tick, until, why } => write!(f, "{workflow}: the run of {tick} waits until {until}: {why}"),
-            Self::NotStarted { workflow, tick, why } => write!(f, "{workflow}: the run of {tick} could not start or go on: {why}"),
-        }
-    }
-}
 
 /// Why a run that is due does not start, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -130,7 +80,7 @@ pub struct ScheduleStatus {
 
 /// Which workflows write a table, for schedules that start after them.
 type Writers = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
-type Alerts = Arc<dyn Fn(&Alert) + Send + Sync>;
+type Listener = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// Runs the schedule of one workflow. Several processes may run the same one; they take turns.
 #[derive(Clone)]
@@ -138,7 +88,8 @@ pub struct Scheduler {
     repair: Repair,
     schedule: Schedule,
     writers: Writers,
-    alerts: Option<Alerts>,
+    listener: Option<Listener>,
+    alerts: Alerts,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -164,7 +115,8 @@ impl Scheduler {
             workflow.schedule.clone().ok_or_else(|| Error::invalid(format!("workflow `{}` has no `schedule`", workflow.name)))?;
         let (name, own) = (workflow.name.clone(), workflow.clone());
         let writers: Writers = Arc::new(move |table| own.writes(table).then(|| name.clone()).into_iter().collect());
-        Ok(Self { repair, schedule, writers, alerts: None, seen: Arc::default() })
+        let alerts = Alerts::of(repair.clone());
+        Ok(Self { repair, schedule, writers, listener: None, alerts, seen: Arc::default() })
     }
 
     /// Says which workflows write a table. Without this, `after: { table: … }` has nobody to start after.
@@ -174,16 +126,23 @@ impl Scheduler {
         self
     }
 
-    /// Receives what people should know.
+    /// Receives what people should know, when it happens. Whoever the workflow notifies hears of it from [`Scheduler::deliver_alerts`].
     #[must_use]
     pub fn alerts(mut self, alerts: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
-        self.alerts = Some(Arc::new(alerts));
+        self.listener = Some(Arc::new(alerts));
         self
     }
 
     /// Runs the schedule until the token of the opening is cancelled. Errors are reported as alerts, and what failed is tried again.
     pub async fn run(&self) {
-        tokio::join!(self.run_ticks(), self.watch_deadlines());
+        tokio::join!(self.run_ticks(), self.watch_deadlines(), self.deliver_alerts());
+    }
+
+    /// Delivers what this schedule has to say, by whichever process it was raised, to whoever the workflow notifies of it, until the token of the opening is
+    /// cancelled: at least once, in order, each receiver on its own. What is left then is delivered by the next process that runs the schedule, for
+    /// [`MOST_AGE`](crate::notify::MOST_AGE). It returns at once if the opening has no [`notify`](crate::Opening::notify), or the workflow notifies nobody of schedules.
+    pub async fn deliver_alerts(&self) {
+        self.alerts.deliver().await;
     }
 
     async fn run_ticks(&self) {
@@ -228,11 +187,14 @@ impl Scheduler {
         with(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn alert(&self, alert: &Alert) {
+    /// Says something, after it is kept for those who are to hear of it. The caller holds the lease of who raises it.
+    async fn alert(&self, raiser: Raiser, alert: &Alert) -> Result<()> {
+        self.alerts.keep(raiser, alert).await?;
         tracing::warn!(workflow = self.repair.workflow.name, "{alert}");
-        if let Some(alerts) = &self.alerts {
-            alerts(alert);
+        if let Some(listener) = &self.listener {
+            listener(alert);
         }
+        Ok(())
     }
 
     fn standing_name(&self) -> String {
@@ -256,7 +218,7 @@ impl Scheduler {
         tokio::pin!(work);
         let done = tokio::select! {
             done = &mut work => done,
-            lost = self.renew(&hold) => {
+            lost = hold.lost(self.repair.around().clock.as_ref()) => {
                 // Somebody else may have the schedule by now, so what is under way stops first.
                 stop.cancel();
                 let _ = work.await;
@@ -265,21 +227,6 @@ impl Scheduler {
         };
         hold.release().await;
         done
-    }
-
-    /// Renews a hold, until it is lost.
-    async fn renew(&self, hold: &Hold) -> Error {
-        let clock = &self.repair.around().clock;
-        let mut failed = 0;
-        loop {
-            let third = SignedDuration::try_from(LEASE / 3).unwrap_or(LOOK_AGAIN);
-            clock.sleep_until(self.later(third)).await;
-            match hold.renew(clock.now()).await {
-                Ok(()) => failed = 0,
-                Err(error) if error.kind() != ErrorKind::Conflict && failed < 2 => failed += 1,
-                Err(error) => return error,
-            }
-        }
     }
 
     async fn held(&self, journal: &dyn Journal, stop: &CancellationToken) -> Result<Step> {
@@ -313,7 +260,7 @@ impl Scheduler {
         } else {
             match choose::within(schedule, self.day(journal, now).await?) {
                 Ok(budget) => Some(budget),
-                Err(why) => return self.hold_back(&tick, now, why),
+                Err(why) => return self.hold_back(&tick, now, why).await,
             }
         };
         stands.turns = stands.turns.max(tick.turn);
@@ -342,8 +289,13 @@ impl Scheduler {
                 }
                 if error.kind() != ErrorKind::Cancelled {
                     let why = error.full();
-                    if self.seen(|seen| seen.error.replace(why.clone())) != Some(why.clone()) {
-                        self.alert(&Alert::NotStarted { workflow: name.clone(), tick: tick.at, why });
+                    if self.seen(|seen| seen.error.as_ref() != Some(&why)) {
+                        let alert = Alert::NotStarted { workflow: name.clone(), tick: tick.at, why: why.clone() };
+                        match self.alert(Raiser::Schedule, &alert).await {
+                            Ok(()) => self.seen(|seen| seen.error = Some(why)),
+                            // It is raised again with the next attempt to start the run.
+                            Err(unkept) => tracing::warn!(workflow = name, error = unkept.full(), "{alert}; this could not be kept"),
+                        }
                     }
                 }
                 return Err(error);
@@ -357,15 +309,16 @@ impl Scheduler {
         Ok(Step::Ran { run: tick.run, outcome: report.outcome })
     }
 
-    fn hold_back(&self, tick: &Tick, now: Timestamp, why: &str) -> Result<Step> {
+    async fn hold_back(&self, tick: &Tick, now: Timestamp, why: &str) -> Result<Step> {
         let zone = &self.schedule.zone;
         let tomorrow = zone.local(now).date().tomorrow().map_err(|error| Error::invalid("the day is out of range").because(error))?;
         let until = zone.start(tomorrow.at(0, 0, 0, 0))?;
         let held = HeldBack { tick: tick.at, until, why: why.to_owned() };
-        if self.seen(|seen| seen.held.replace(held.clone())).is_none_or(|before| before.until != until) {
+        if self.seen(|seen| seen.held.as_ref().is_none_or(|before| before.until != until)) {
             let workflow = self.repair.workflow.name.clone();
-            self.alert(&Alert::HeldBack { workflow, tick: tick.at, until, why: why.to_owned() });
+            self.alert(Raiser::Schedule, &Alert::HeldBack { workflow, tick: tick.at, until, why: why.to_owned() }).await?;
         }
+        self.seen(|seen| seen.held = Some(held.clone()));
         Ok(Step::Held(held))
     }
 
@@ -477,7 +430,8 @@ impl Scheduler {
                         None => format!("run `{}` has not ended", listed.run),
                     },
                 };
-                self.alert(&Alert::DeadlineMissed { workflow: workflow.clone(), deadline, tick, run });
+                let alert = Alert::DeadlineMissed { workflow: workflow.clone(), deadline, tick, run };
+                self.alert(Raiser::Deadline, &alert).await?;
             }
         }
         standing::write(lake, &key, &Checked { deadline }).await
@@ -536,29 +490,4 @@ pub(super) fn humane(duration: Duration) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
     let unit = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
-}
-
-/// The lease of something that is not a run, held in the journal. Its name has a point, which the id of a run never has.
-struct Hold {
-    journal: Arc<dyn Journal>,
-    name: String,
-    holder: String,
-}
-
-impl Hold {
-    async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
-        let holder = format!("{}-{}", std::process::id(), repair_core::engine::new_run_id());
-        journal.acquire(&name, &holder, now, LEASE).await?;
-        Ok(Self { journal, name, holder })
-    }
-
-    async fn renew(&self, now: Timestamp) -> Result<()> {
-        self.journal.acquire(&self.name, &self.holder, now, LEASE).await
-    }
-
-    async fn release(self) {
-        if let Err(error) = self.journal.release(&self.name, &self.holder).await {
-            tracing::warn!(name = self.name, error = error.full(), "the hold could not be released; it expires by itself");
-        }
-    }
 }

@@ -8,7 +8,7 @@ use crate::report::picture::{calendar, standalone};
 pub const STYLE: &str = crate::report::picture::STYLE;
 
 /// The calendar of a table as an `<svg>` element of a page, with a text for those who do not see it: a row for each key, a column for each day,
-/// coloured by the worst state. The page defines its colours by [`STYLE`]. Empty if no day was looked at.
+/// coloured by what is worst of it. The page defines its colours by [`STYLE`]. Empty if no day was looked at.
 pub fn picture_of(table: &TableStatus) -> String {
     calendar::map(table).map(|picture| picture.into_element()).unwrap_or_default()
 }

@@ -25,6 +25,7 @@ mod removals;
 mod rows;
 mod said;
 mod schedule;
+mod schedule_alerts;
 mod slots;
 mod sql;
 mod state;

@@ -109,7 +109,7 @@ impl World {
 
 /// What a receiver does with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Does {
+pub(crate) enum Does {
     /// It notes the message and says so.
     Takes,
     /// It notes the message and says that it failed, or its answer is lost.
@@ -122,23 +122,23 @@ enum Does {
 }
 
 /// A receiver that does something else with each attempt.
-struct Inbox {
+pub(crate) struct Inbox {
     does: Box<dyn Fn(usize) -> Does + Send + Sync>,
     attempts: Mutex<usize>,
-    got: Mutex<Vec<Message>>,
+    pub(crate) got: Mutex<Vec<Message>>,
 }
 
 impl Inbox {
-    fn new(does: impl Fn(usize) -> Does + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(does: impl Fn(usize) -> Does + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { does: Box::new(does), attempts: Mutex::new(0), got: Mutex::default() })
     }
 
     /// The ids, in order.
-    fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         self.got.lock().unwrap().iter().map(|message| message.id.clone()).collect()
     }
 
-    fn bodies(&self) -> Vec<Value> {
+    pub(crate) fn bodies(&self) -> Vec<Value> {
         self.got.lock().unwrap().iter().map(|message| message.body.clone()).collect()
     }
 }

@@ -298,7 +298,7 @@ async fn what_nobody_looked_at_is_not_complete_and_what_changed_since_is_noted()
     assert!(wrong.full().contains("did you mean `t`?"), "{}", wrong.full());
     // A picture of it, with words for those who do not see it, and nothing of the data unescaped.
     let picture = repair::status::picture(&status);
-    let label = "aria-label=\"Status of table t, 1 key from 2024-03-04 to 2024-03-06, by the worst state of each key and day: 2 missing, 1 never looked at\"";
+    let label = "aria-label=\"Status of table t, 1 key from 2024-03-04 to 2024-03-06, by what is worst of each key and day: 2 missing, 1 never looked at\"";
     assert!(picture.starts_with("<svg") && picture.contains(label), "{picture}");
     assert!(repair::status::page(&status).contains("<style>"));
 }

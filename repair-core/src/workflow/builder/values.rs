@@ -17,7 +17,8 @@ use crate::workflow::calendar::{Basis, WEEKDAYS};
 use crate::workflow::read::{DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, DEFAULT_INTERVAL};
 use crate::workflow::schedule::{Schedule, Starts};
 use crate::workflow::{
-    Address, CalendarRule, ErrorMatch, Jitter, Lineage, Notifier, Param, ParamType, Rate, Receiver, RetryRule, RunIf, Tolerance,
+    Address, CalendarRule, ErrorMatch, Jitter, Lineage, MailAddress, Notifier, Param, ParamType, Rate, Receiver, RetryRule, RunIf,
+    Tolerance,
 };
 
 /// A JSONata expression that is computed when the run comes there; made by [`computed`].
@@ -124,6 +125,16 @@ pub(super) fn notifier(notifier: &Notifier) -> Tree {
         Receiver::Webhook { address: to, secret_env } => mapping([Some(address(to)), named("secret_env", secret_env)]),
         Receiver::Slack { url_env } => mapping([Some(("url_env", Tree::text(url_env)))]),
         Receiver::Command { run, env } => mapping([Some(("run", Tree::texts(run))), (!env.is_empty()).then(|| ("env", Tree::texts(env)))]),
+        Receiver::Email { to, from, server } => mapping([
+            Some(("to", Tree::texts(to.iter().map(MailAddress::as_str)))),
+            Some(("from", Tree::text(from.as_str()))),
+            Some(("server", Tree::text(&server.host))),
+            Some(("port", count(server.port))),
+            Some(("security", Tree::text(server.security.as_str()))),
+            server.login.as_ref().map(|(user, _)| ("user_env", Tree::text(user))),
+            server.login.as_ref().map(|(_, password)| ("password_env", Tree::text(password))),
+        ]),
+        Receiver::Sns { topic } => mapping([Some(("topic", Tree::text(topic.arn())))]),
     };
     mapping([
         Some(("to", Tree::Map(vec![(notifier.to.word().to_owned(), to)]))),

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fields, MAX_ENTRIES, Reader, did_you_mean, one_of, quoted};
-use crate::workflow::{Address, Lineage, Notifier, Occasion, Receiver};
-use crate::yaml::tree::{Node, Yaml};
+use crate::workflow::{Address, Lineage, MailAddress, MailSecurity, MailServer, Notifier, Occasion, Receiver, Topic};
+use crate::yaml::tree::{Node, Place, Yaml};
 
 /// How many notifiers a workflow may have. Each is served on its own, so this bounds what a run does beside its work.
 const MAX_NOTIFIERS: usize = 20;
-const RECEIVERS: [&str; 3] = ["webhook", "slack", "command"];
+/// To how many mailboxes a message may go. More belong on a mailing list.
+const MAX_MAILBOXES: usize = 20;
+const RECEIVERS: [&str; 5] = ["webhook", "slack", "command", "sns", "email"];
 
 impl<'a> Reader<'a> {
     pub(super) fn notifiers(&mut self, fields: &Fields<'a>) -> BTreeMap<String, Notifier> {
@@ -74,6 +76,18 @@ impl<'a> Reader<'a> {
                 self.required(&inner, "url_env", "name the variable of the environment that holds the URL of the webhook")?;
                 Some(Receiver::Slack { url_env: self.variable(&inner, "url_env")? })
             }
+            "email" => self.email(node, place),
+            "sns" => {
+                let inner = self.fields(node, place, "`sns`", &["topic"])?;
+                let example = "write the ARN of the topic, e.g. `topic: arn:aws:sns:eu-west-1:123456789012:alerts`";
+                let node = self.required(&inner, "topic", example)?;
+                let text = self.text(node, "`topic`")?;
+                let topic = Topic::read(&text);
+                if topic.is_none() {
+                    self.error(node.place, format!("{} is not the ARN of a topic", quoted(&text)), Some(example.to_owned()));
+                }
+                Some(Receiver::Sns { topic: topic? })
+            }
             _ => {
                 let inner = self.fields(node, place, "`command`", &["run", "env"])?;
                 let node = self.required(&inner, "run", "write the program and its arguments, e.g. `run: [python3, page.py]`")?;
@@ -86,6 +100,67 @@ impl<'a> Reader<'a> {
                 Some(Receiver::Command { run, env: self.variables(&inner, "env") })
             }
         }
+    }
+
+    fn email(&mut self, node: &'a Node, place: Place) -> Option<Receiver> {
+        let keys = ["to", "from", "server", "port", "security", "user_env", "password_env"];
+        let fields = self.fields(node, place, "`email`", &keys)?;
+        let to = self.required(&fields, "to", "write the address of a mailbox, e.g. `to: ops@example.org`");
+        let to: Option<Vec<MailAddress>> = to.map(|node| {
+            let texts = self.texts(node, "`to`");
+            if texts.is_empty() && matches!(&node.value, Yaml::List(items) if items.is_empty()) {
+                self.error(node.place, "`to` names no mailbox", None);
+            }
+            if texts.len() > MAX_MAILBOXES {
+                let help = format!("at most {MAX_MAILBOXES} are allowed; write to a mailing list");
+                self.error(node.place, format!("`to` names {} mailboxes", texts.len()), Some(help));
+            }
+            texts.into_iter().filter_map(|(text, place)| self.mail_address(&text, place)).collect()
+        });
+        let from = self.required(&fields, "from", "write the address that messages are from, e.g. `from: repair@example.org`");
+        let from = from.and_then(|node| self.text(node, "`from`").and_then(|text| self.mail_address(&text, node.place)));
+        let host = self.required(&fields, "server", "write the name of the server that sends mail, e.g. `server: smtp.example.org`");
+        let host = host.and_then(|node| {
+            let text = self.text(node, "`server`")?;
+            let is_host = text.len() <= 255 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
+            let is_address = text.parse::<std::net::IpAddr>().is_ok();
+            if !is_host || (text.contains(':') && !is_address) {
+                let help = "write its name without a scheme, and its port as `port`".to_owned();
+                // It may be a URL with a password in it, which is not shown again.
+                self.error(node.place, "`server` is not the name of a server", Some(help));
+                return None;
+            }
+            Some((text, node.place))
+        });
+        let security = match fields.get("security") {
+            Some(node) => self.word(node, "`security`", &MailSecurity::ALL)?,
+            None => MailSecurity::Tls,
+        };
+        let port = match fields.get("port") {
+            Some(_) => u16::try_from(self.count(&fields, "port", 1..=u32::from(u16::MAX))?).ok()?,
+            None => security.port(),
+        };
+        let (user, password) = (self.variable(&fields, "user_env"), self.variable(&fields, "password_env"));
+        if fields.get("user_env").is_some() != fields.get("password_env").is_some() {
+            let help = "write both, or none of them".to_owned();
+            self.error(fields.place, "`email` needs both `user_env` and `password_env` to log in", Some(help));
+        }
+        let (to, from, (host, place)) = (to.filter(|to| !to.is_empty())?, from?, host?);
+        if security == MailSecurity::None && !is_loopback(&host) {
+            let help = "write `security: tls` or `security: starttls`".to_owned();
+            self.error(place, "mail must be encrypted, unless the server is on this machine", Some(help));
+            return None;
+        }
+        Some(Receiver::Email { to, from, server: MailServer { host, port, security, login: user.zip(password) } })
+    }
+
+    fn mail_address(&mut self, text: &str, place: Place) -> Option<MailAddress> {
+        let address = MailAddress::read(text);
+        if address.is_none() {
+            let help = "write the address alone, e.g. `ops@example.org`".to_owned();
+            self.error(place, format!("{} is not the address of a mailbox", quoted(text)), Some(help));
+        }
+        address
     }
 
     /// Reads `url` or `url_env`.
@@ -179,5 +254,9 @@ fn is_this_machine(rest: &str) -> bool {
         Some(inside) => inside.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
+    is_loopback(host)
+}
+
+fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

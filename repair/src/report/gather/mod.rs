@@ -21,6 +21,7 @@ use super::model::{CandleChart, Numbers, Report, Subject, TableReport};
 use super::picture::markup::{count, grouped, visible};
 use crate::ledger::Costs;
 use crate::open::OpenLake;
+use crate::status::TableStatus;
 use repair_core::engine::{JsonFormat, Outcome, RunReport, child_run_id, gaps_of, load};
 use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::overlay::versions::LOOKBACKS;
@@ -151,8 +152,20 @@ impl<'a> Gathering<'a> {
         let candles = Vec::new();
         let numbers = numbers_now(&tables);
         let sentence = sentence_of_table(table, &tables, &numbers);
+        let status = self.status(table).await;
         let report = self.listed(&mut groups, false).await?;
-        Ok(Report { subject, sentence, numbers, tables, candles, notes: self.notes, made_at: self.made_at, ..report })
+        Ok(Report { subject, sentence, numbers, tables, status, candles, notes: self.notes, made_at: self.made_at, ..report })
+    }
+
+    /// The status of a table's slots, as all runs last saw them.
+    async fn status(&mut self, table: &str) -> Option<TableStatus> {
+        match self.open.status().table(table).await {
+            Ok(status) => status.tables.into_iter().find(|of| of.days.is_some()),
+            Err(error) => {
+                self.notes.push(format!("The status of table {table} by day cannot be shown: {}", error.full()));
+                None
+            }
+        }
     }
 
     /// What detect steps found, by what they examined.
@@ -370,6 +383,7 @@ fn empty(made_at: Timestamp) -> Result<Report> {
         numbers: Numbers::default(),
         tables: Vec::new(),
         held: Vec::new(),
+        status: None,
         candles: Vec::new(),
         graph: None,
         timeline: None,

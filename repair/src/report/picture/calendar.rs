@@ -1,4 +1,4 @@
-//! The status of a table as a calendar: a row for each key, a column for each day, coloured by the worst state that a slot of the day is in.
+//! The status of a table as a calendar: a row for each key, a column for each day, coloured by what a reader should know of the day.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use super::markup::{At, Markup, count, grouped, shortened};
 use super::{Picture, float};
 use crate::status::{States, TableStatus};
 
-/// The classes of the colours, and what they mean: the worst first.
+/// The classes of the colours, and what they mean: the worst first, in the order of [`States::by_name`].
 const SHADES: [(&str, &str); 12] = [
     ("st-missing", "missing"),
     ("st-wrong", "wrong"),
@@ -20,12 +20,16 @@ const SHADES: [(&str, &str); 12] = [
     ("st-given-up", "given up"),
     ("st-frozen", "frozen"),
     ("st-elsewhere", "handled elsewhere"),
-    ("absent", "absent"),
+    ("absent", "mostly absent"),
     ("healed", "repaired"),
     ("full", "complete"),
     ("none", "nothing is expected"),
     ("st-never", "never looked at"),
 ];
+/// From here on, nothing is open or set aside.
+const ABSENT: usize = 7;
+const REPAIRED: usize = 8;
+const COMPLETE: usize = 9;
 const NOTHING: usize = 10;
 const NEVER: usize = 11;
 
@@ -39,11 +43,19 @@ const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 900.0;
 const TOP: f64 = 36.0;
 
+/// The colour of a day: by the worst state that a slot of it is in, as long as something is open or set aside, however little of it. Of the days that need
+/// nobody, one counts as absent only if most of its slots are: that a few minutes had no trade is nothing to see, but that almost all had none is. Any
+/// other is repaired if one of its slots is.
 fn shade(states: &States) -> usize {
     if states.expected == 0 {
         return NOTHING;
     }
-    states.by_name().iter().position(|(_, slots)| *slots > 0).unwrap_or(NOTHING)
+    let worst = states.by_name().iter().take(ABSENT).position(|(_, slots)| *slots > 0);
+    worst.unwrap_or(match states {
+        States { absent, expected, .. } if *absent > expected / 2 => ABSENT,
+        States { repaired: 1.., .. } => REPAIRED,
+        _ => COMPLETE,
+    })
 }
 
 /// What the picture shows, row by row.
@@ -172,9 +184,48 @@ fn title(table: &TableStatus, grid: &Grid) -> String {
     let dates = grid.dates.first().zip(grid.dates.last()).map(|(first, last)| format!(" from {first} to {last}")).unwrap_or_default();
     let shown = if grid.rows.len() < grid.all_keys { format!(" (the worst {} are drawn)", grid.rows.len()) } else { String::new() };
     format!(
-        "Status of table {}, {}{shown}{dates}, by the worst state of each key and day: {}",
+        "Status of table {}, {}{shown}{dates}, by what is worst of each key and day: {}",
         table.table,
         count(u64::try_from(grid.all_keys).unwrap_or(u64::MAX), "key"),
         states.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_has_the_colour_of_what_a_reader_should_know() {
+        let of = |states: States| {
+            let others: u64 = states.by_name().iter().map(|(_, slots)| slots).sum();
+            SHADES[shade(&States { expected: others, ..states })].1
+        };
+        let none = States::default();
+        assert_eq!(of(none), "nothing is expected");
+        assert_eq!(of(States { complete: 390, ..none }), "complete");
+        // What needs somebody counts, however little of it there is; what a person has decided counts next.
+        assert_eq!(of(States { complete: 389, missing: 1, ..none }), "missing");
+        assert_eq!(of(States { wrong: 200, missing: 1, ..none }), "missing");
+        assert_eq!(of(States { repaired: 389, wrong: 1, suspect: 5, ..none }), "wrong");
+        assert_eq!(of(States { frozen: 389, suspect: 1, ..none }), "suspect");
+        assert_eq!(of(States { unexamined: 1, absent: 389, ..none }), "not examined for gaps");
+        assert_eq!(of(States { given_up: 1, frozen: 10, elsewhere: 100, complete: 1_000, ..none }), "given up");
+        assert_eq!(of(States { elsewhere: 1, absent: 389, ..none }), "handled elsewhere");
+        // Of days that need nobody, a few absences are nothing to see.
+        assert_eq!(of(States { repaired: 389, absent: 1, ..none }), "repaired");
+        assert_eq!(of(States { complete: 389, absent: 1, ..none }), "complete");
+        assert_eq!(of(States { complete: 389, repaired: 1, ..none }), "repaired");
+        assert_eq!(of(States { complete: 195, absent: 195, ..none }), "complete");
+        assert_eq!(of(States { complete: 194, absent: 196, ..none }), "mostly absent");
+        assert_eq!(of(States { repaired: 10, absent: 380, ..none }), "mostly absent");
+        assert_eq!(of(States { absent: 1, ..none }), "mostly absent");
+    }
+
+    #[test]
+    fn the_colours_are_in_the_order_of_the_states() {
+        let names: Vec<&str> = States::default().by_name().map(|(name, _)| name).to_vec();
+        assert_eq!((names[ABSENT], names[REPAIRED], names[COMPLETE]), ("absent", "repaired", "complete"));
+        assert_eq!((SHADES[NOTHING].0, SHADES[NEVER].0), ("none", "st-never"));
+    }
 }

@@ -1,0 +1,47 @@
+//! The lease of something that is not a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use repair_core::engine::Journal;
+use repair_core::plugin::Clock;
+use repair_core::{Error, ErrorKind, Result};
+
+/// How long a hold lasts unless it is renewed, which happens three times in that time.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The lease of something that is not a run, held in the journal. Its name has a point, which the id of a run never has.
+pub(super) struct Hold {
+    journal: Arc<dyn Journal>,
+    name: String,
+    holder: String,
+}
+
+impl Hold {
+    pub(super) async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
+        let holder = format!("{}-{}", std::process::id(), repair_core::engine::new_run_id());
+        journal.acquire(&name, &holder, now, LEASE).await?;
+        Ok(Self { journal, name, holder })
+    }
+
+    /// Renews it, until it is lost. Returns why.
+    pub(super) async fn lost(&self, clock: &dyn Clock) -> Error {
+        let mut failed = 0;
+        loop {
+            let third = clock.now().checked_add(LEASE / 3).unwrap_or(Timestamp::MAX);
+            clock.sleep_until(third).await;
+            match self.journal.acquire(&self.name, &self.holder, clock.now(), LEASE).await {
+                Ok(()) => failed = 0,
+                Err(error) if error.kind() != ErrorKind::Conflict && failed < 2 => failed += 1,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    pub(super) async fn release(self) {
+        if let Err(error) = self.journal.release(&self.name, &self.holder).await {
+            tracing::warn!(name = self.name, error = error.full(), "the hold could not be released; it expires by itself");
+        }
+    }
+}
