@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::choose::{self, Day, Ended, Next, Standing, Tick};
+use crate::hold::{Hold, LEASE};
 use crate::open::Repair;
 
-/// How long a hold on a schedule lasts unless it is renewed, which happens three times in that time.
-const LEASE: Duration = Duration::from_secs(30);
 /// How often is looked again if no time is known at which something is due.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How often is looked again if another process has the schedule.
@@ -536,29 +535,4 @@ pub(super) fn humane(duration: Duration) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
     let unit = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
-}
-
-/// The lease of something that is not a run, held in the journal. Its name has a point, which the id of a run never has.
-struct Hold {
-    journal: Arc<dyn Journal>,
-    name: String,
-    holder: String,
-}
-
-impl Hold {
-    async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
-        let holder = format!("{}-{}", std::process::id(), repair_core::engine::new_run_id());
-        journal.acquire(&name, &holder, now, LEASE).await?;
-        Ok(Self { journal, name, holder })
-    }
-
-    async fn renew(&self, now: Timestamp) -> Result<()> {
-        self.journal.acquire(&self.name, &self.holder, now, LEASE).await
-    }
-
-    async fn release(self) {
-        if let Err(error) = self.journal.release(&self.name, &self.holder).await {
-            tracing::warn!(name = self.name, error = error.full(), "the hold could not be released; it expires by itself");
-        }
-    }
 }
