@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
+use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::owner::Owner;
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::pieces;
@@ -280,6 +281,18 @@ impl Overlay for AwsLake {
 
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         self.take_back(table, retraction).await
+    }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        self.list_compactable(table).await
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        self.write_compacted(table, objects).await
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        self.remove_members(table, compacted).await
     }
 }
 

@@ -5,6 +5,7 @@ mod athena;
 mod bad;
 mod catalog;
 mod check;
+mod compact;
 mod connect;
 mod error;
 mod extent;

@@ -93,11 +93,11 @@ pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch], footer: Vec<Ke
 }
 
 /// Whether an object of ours in memory is what was written, as far as a seal says.
-fn is_intact(object: &Bytes) -> bool {
+pub(crate) fn is_intact(object: &Bytes) -> bool {
     seal::check(&mut Cursor::new(object)).is_ok_and(|verdict| verdict != Verdict::Changed)
 }
 
-fn written(batches: &[RecordBatch], bytes: usize) -> Usage {
+pub(crate) fn written(batches: &[RecordBatch], bytes: usize) -> Usage {
     let rows_written = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     Usage { rows_written, bytes_written: bytes as u64, objects_written: 1, storage_writes: 1, ..Usage::default() }
 }

@@ -83,6 +83,8 @@ enum Command {
     VerifyState(commands::state::VerifyState),
     /// Remove what is kept for runs that ended long ago: lists of gaps and units, and units that stayed staged.
     Prune(commands::prune::Prune),
+    /// Join the many small objects in which the repairs of a table lie: one for each run, batch and partition.
+    Compact(commands::compact::Compact),
     /// Send a test message to everybody whom a workflow notifies, or deliver messages that earlier runs have left.
     Notify(commands::notify::Notify),
     /// Look at everything that runs need, and say what to do about what is not in order.
@@ -143,6 +145,7 @@ impl Command {
             Self::Logs(command) => command.json,
             Self::VerifyState(command) => command.json,
             Self::Prune(command) => command.json,
+            Self::Compact(command) => command.json,
             Self::Notify(command) => command.json,
             Self::Doctor(command) => command.json,
             Self::Why(command) => command.json,
@@ -186,6 +189,7 @@ impl Command {
             Self::Logs(command) => command.execute(lake).await,
             Self::VerifyState(command) => command.execute(lake).await,
             Self::Prune(command) => command.execute(lake).await,
+            Self::Compact(command) => command.execute(lake).await,
             Self::Notify(command) => command.execute(lake).await,
             Self::Doctor(command) => command.execute(lake).await,
             Self::Why(command) => command.execute(lake).await,

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::engine::{Engine, Event, Journal, Observer, Recorded, RunState, StartRequest};
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
@@ -134,6 +135,18 @@ impl Overlay for Weightless {
 
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         self.0.retract(table, retraction).await
+    }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        self.0.compactable(table).await
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        self.0.compact(table, objects).await
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        self.0.discard_compacted(table, compacted).await
     }
 }
 

@@ -207,6 +207,15 @@ impl Kind {
     }
 }
 
+/// A folder of ours is listed again while its names change, at most so often: while it is compacted, a listing may come too late for a file that is removed
+/// and too early for the one that has its rows. If that goes on, somebody publishes, which no listing has to see.
+const MOST_LISTINGS: usize = 5;
+
+fn entries_of(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+    disk::note(Act::List, folder);
+    fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| io_error(error, "list", folder))
+}
+
 struct Walk<'a> {
     root: &'a Path,
     listed: &'a Listed<'a>,
@@ -231,10 +240,15 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("folders are nested more than {MAX_DEPTH} deep; is there a loop of symbolic links?"))
                 .on("folder", folder.display()));
         }
-        disk::note(Act::List, folder);
+        let (mut stamp, mut entries) = (stamp, entries_of(folder)?);
+        for _ in 0..if self.listed.are_ours { MOST_LISTINGS } else { 0 } {
+            let now = fs::metadata(folder).map_err(|error| io_error(error, "look at", folder))?;
+            if Stamp::of(&now) == stamp {
+                break;
+            }
+            (stamp, entries) = (Stamp::of(&now), entries_of(folder)?);
+        }
         self.found.folders.push((folder.to_owned(), stamp));
-        let read = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(folder)?.collect() };
-        let mut entries = read().map_err(|error| io_error(error, "list", folder))?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay;
+use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::program;
@@ -31,7 +32,9 @@ use crate::files::{self, DataFile, Folder, Found, blocking, on_its_own_thread};
 use crate::kept::{Kept, New, PackId};
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
-use crate::{artifact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state};
+use crate::{
+    artifact, compact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state,
+};
 
 /// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
 const MAX_REMEMBERED: usize = 400_000;
@@ -438,6 +441,21 @@ impl Overlay for LocalLake {
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         let (lake, table, retraction) = (self.inner.clone(), table.clone(), retraction.clone());
         blocking(move || retract::retract(&lake, &table, &retraction)).await
+    }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        let (lake, table) = (self.inner.clone(), table.clone());
+        blocking(move || compact::compactable(&lake, &table)).await
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        let (lake, table, objects) = (self.inner.clone(), table.clone(), objects.clone());
+        on_its_own_thread("compact", move || compact::compact(&lake, &table, &objects)).await
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        let (lake, table, compacted) = (self.inner.clone(), table.clone(), compacted.clone());
+        blocking(move || compact::discard(&lake, &table, &compacted)).await
     }
 }
 

@@ -24,6 +24,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod artifact;
+mod compact;
 mod disk;
 mod extent;
 mod files;

@@ -59,6 +59,7 @@
 //! | know whether what is kept is still what was written | [`OpenLake::verify_state`] |
 //! | have people and other systems hear of runs | [`Opening::notify`], [`notify::Notifications`] |
 //! | remove what old runs no longer need | [`OpenLake::prunable`], [`OpenLake::prune`] |
+//! | join the small objects in which repairs of a table lie | [`OpenLake::compactable`], [`OpenLake::compact`] |
 //! | know what runs cost | [`OpenLake::costs`], [`ledger`] |
 //! | read what was repaired: export a table, list its gaps, ask in SQL | [`OpenLake::export`], [`OpenLake::gaps`], [`Repair::query`], [`reading`] |
 //! | run a workflow by its schedule | [`schedule::Scheduler`] |
@@ -105,10 +106,12 @@
 
 mod apart;
 mod block_on;
+pub mod compact;
 pub mod compare;
 pub mod doctor;
 #[cfg(feature = "local")]
 pub mod first_steps;
+mod hold;
 pub mod ledger;
 pub mod notify;
 mod open;

@@ -20,7 +20,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("See what happened", &["runs", "show", "logs", "report", "status", "why", "gaps", "costs", "accuracy"]),
     ("Read what was repaired", &["query", "export", "view"]),
     ("Judge and correct", &["compare", "undo", "redo", "except"]),
-    ("Look after it", &["doctor", "verify-state", "notify", "prune", "completions", "man", "help"]),
+    ("Look after it", &["doctor", "verify-state", "notify", "prune", "compact", "completions", "man", "help"]),
 ];
 
 /// The commands of what runs by itself.

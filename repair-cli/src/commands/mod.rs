@@ -3,6 +3,7 @@
 pub(crate) mod accuracy;
 pub(crate) mod apply;
 pub(crate) mod calendar;
+pub(crate) mod compact;
 pub(crate) mod compare;
 pub(crate) mod costs;
 pub(crate) mod doctor;

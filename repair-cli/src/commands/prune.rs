@@ -51,7 +51,7 @@ impl Prune {
         if found.runs.is_empty() {
             return Ok(Exit::Success);
         }
-        if self.yes || is_wanted() {
+        if self.yes || is_wanted("remove it?") {
             let removed = lake.prune(&found).await?;
             print_lines(&[format!("removed {} of {}", bytes(removed.bytes), count(removed.runs.len() as u64, "run"))])?;
         } else {
@@ -62,17 +62,17 @@ impl Prune {
 }
 
 /// Asks on a terminal; elsewhere nobody can answer.
-fn is_wanted() -> bool {
+pub(super) fn is_wanted(question: &str) -> bool {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return false;
     }
     let mut error = std::io::stderr().lock();
     let mut answer = String::new();
-    let asked = write!(error, "remove it? [y/N] ").and_then(|()| error.flush());
+    let asked = write!(error, "{question} [y/N] ").and_then(|()| error.flush());
     asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer)).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     format!("{} bytes", repair::core::text::grouped(bytes))
 }
 

@@ -5,6 +5,7 @@ mod aws;
 mod bad_input;
 mod commands;
 mod common;
+mod compact;
 mod compare;
 mod costs;
 mod crash_sweep;

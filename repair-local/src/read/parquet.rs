@@ -126,7 +126,14 @@ fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Err
 
 /// Opens a file and reads its footer.
 pub(crate) fn open(file: &DataFile) -> Result<Opened> {
-    let opened = files::open(&file.path)?;
+    // What is listed and gone a moment later is not "nothing": its rows are in another file now.
+    let opened = files::open(&file.path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound if file.is_ours => {
+            let message = format!("{} was removed while its table was being read, as a compaction does; try again", file.path.display());
+            Error::new(ErrorKind::Transient, message).because(error)
+        }
+        _ => error,
+    })?;
     // Its size is read now, since it may have been replaced after it was listed.
     let metadata = opened.metadata().map_err(|error| files::io_error(error, "look at", &file.path))?;
     let bytes = metadata.len();

@@ -24,6 +24,7 @@ use crate::compare::places::{Places, Standing};
 use repair_core::lake::extent::Extent;
 use repair_core::lake::name;
 use repair_core::lake::overlay::aside;
+use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::staging;
 use repair_core::lake::overlay::staging::{Parts, StagedRows};
@@ -395,6 +396,19 @@ impl Overlay for MaskedLake {
 
     async fn retract(&self, table: &Table, _: &Retraction) -> Result<()> {
         Err(Error::invalid(format!("nothing in table `{}` can be undone while strategies are compared", table.name)))
+    }
+
+    /// What a comparison writes is in memory, and what the lake itself keeps is none of its business.
+    async fn compactable(&self, _: &Table) -> Result<Vec<Compactable>> {
+        Ok(Vec::new())
+    }
+
+    async fn compact(&self, table: &Table, _: &Compactable) -> Result<Vec<Compacted>> {
+        Err(Error::invalid(format!("nothing of table `{}` is compacted while strategies are compared", table.name)))
+    }
+
+    async fn discard_compacted(&self, table: &Table, _: &Compacted) -> Result<()> {
+        Err(Error::invalid(format!("nothing of table `{}` is compacted while strategies are compared", table.name)))
     }
 }
 

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
 use repair_core::lake::extent::Extent;
+use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::rollup::Rollup;
 use repair_core::lake::{
@@ -145,6 +146,18 @@ impl Overlay for UnreadLake {
     }
 
     async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
+        self.0.refuse()
+    }
+
+    async fn compactable(&self, _: &Table) -> Result<Vec<Compactable>> {
+        self.0.refuse()
+    }
+
+    async fn compact(&self, _: &Table, _: &Compactable) -> Result<Vec<Compacted>> {
+        self.0.refuse()
+    }
+
+    async fn discard_compacted(&self, _: &Table, _: &Compacted) -> Result<()> {
         self.0.refuse()
     }
 }

@@ -80,7 +80,7 @@ impl ExceptRequest<'_> {
         let subject = table.open(open).await?;
         let key = subject::key(&subject.table, key.as_deref())?;
         subject.check_key(&key).await?;
-        let Subject { history, table, lake } = subject;
+        let Subject { history, table, lake, .. } = subject;
         let never = NEVER.parse().map_err(|error| Error::internal("a constant is not an instant").because(error))?;
         let slots = table.grid()?.slots_in(&interval);
         if slots.is_empty() || slots.len() > MOST_SLOTS {
@@ -114,7 +114,7 @@ impl UnexceptRequest<'_> {
         let subject = table.open(open).await?;
         let key = subject::key(&subject.table, key.as_deref())?;
         subject.check_key(&key).await?;
-        let Subject { history, table, lake } = subject;
+        let Subject { history, table, lake, .. } = subject;
         let retracted = Retracted::of(&table, &lake.retractions(&table).await?);
         let mut runs = BTreeSet::new();
         for row in published(lake.as_ref(), &table, overlay::exceptions, Some(interval), Some(std::slice::from_ref(&key))).await? {

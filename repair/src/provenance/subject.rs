@@ -169,7 +169,7 @@ impl TableName {
             }
         };
         let lake = history.lake(run.as_deref()).await?;
-        Ok(Subject { history, table, lake })
+        Ok(Subject { history, table, lake, run })
     }
 }
 
@@ -178,6 +178,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) history: History<'a>,
     pub(crate) table: Table,
     pub(crate) lake: Arc<dyn Lake>,
+    /// The run that had the table; `None` if a workflow declares it.
+    pub(crate) run: Option<String>,
 }
 
 /// A key as people write it: its values, separated by commas where there are several.

@@ -100,7 +100,7 @@ impl WhyRequest<'_> {
         let Self { open, table, key, at } = self;
         let subject = table.open(open).await?;
         let key = subject::key(&subject.table, key.as_deref())?;
-        let Subject { history, table, lake } = &subject;
+        let Subject { history, table, lake, .. } = &subject;
         let now = open.around.clock.now();
         let Story { standing, raw, repairs, exceptions, retractions, conflict } =
             story::of_slot(lake.as_ref(), table, &key, at, now).await?;

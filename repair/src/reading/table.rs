@@ -29,7 +29,7 @@ pub(super) async fn find<'a>(name: &TableName, open: &'a crate::OpenLake) -> Res
     let Ok(history) = History::of(open).await else { return Err(missing) };
     let Some((table, run)) = computed(&history, &name.name).await? else { return Err(missing) };
     let lake = history.lake(Some(&run)).await?;
-    Ok(Found { subject: Subject { history, table, lake }, is_computed: true })
+    Ok(Found { subject: Subject { history, table, lake, run: Some(run) }, is_computed: true })
 }
 
 /// A table that no workflow declares and that the latest run wrote which wrote one of that name, with the run.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::hold::Hold;
+use crate::hold::Hold;
 use crate::notify::{MOST_AGE, Notifications, attempt, wait_after};
 use crate::open::Repair;
 

@@ -22,7 +22,6 @@
 mod alert;
 mod choose;
 mod export;
-mod hold;
 mod scheduler;
 
 pub use alert::Alert;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alert::{Alert, Alerts, Raiser};
 use super::choose::{self, Day, Ended, Next, Standing, Tick};
-use super::hold::Hold;
+use crate::hold::Hold;
 use crate::open::Repair;
 
 /// How often is looked again if no time is known at which something is due.

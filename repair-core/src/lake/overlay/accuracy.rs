@@ -144,6 +144,11 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     }
     guesses.rows.retain(|place, _| !guesses.replaced.contains(place));
     guesses.cells.retain(|place, _| !guesses.replaced.contains(place));
+    // Sums of floats depend on the order, and in which objects repairs lie must not matter.
+    for of_place in guesses.rows.values_mut().chain(guesses.cells.values_mut()).filter(|of_place| of_place.len() > 1) {
+        of_place
+            .sort_by_cached_key(|row| (row.time_us, [columns::AT, columns::RUN, columns::UNIT, columns::STEP].map(|name| row.shown(name))));
+    }
     let Some((first, last)) = guesses.span.filter(|_| !guesses.rows.is_empty() || !guesses.cells.is_empty()) else { return Ok(strategies) };
     let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
     let hull = slot(table, instant(first)?)?.hull(&slot(table, instant(last)?)?);

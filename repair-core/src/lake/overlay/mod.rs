@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod aside;
 pub mod base;
+pub mod compaction;
 pub mod fingerprint;
 pub mod live;
 pub(super) mod operations;

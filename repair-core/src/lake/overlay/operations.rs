@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::compaction::{Compactable, Compacted};
 use super::retraction::Retraction;
 use crate::error::Result;
 use crate::model::{Absence, AnswerPrint, Conflicts, Fingerprints, Fix, Suspects, Table, Usage};
@@ -153,4 +154,27 @@ pub trait Overlay: Send + Sync {
     /// # Errors
     /// `invalid` if it does not fit the table, or if the lake cannot retract.
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()>;
+
+    /// Lists which objects of a table's overlay could become one each: repairs and exceptions, by partition. Only names and sizes are read. Objects that
+    /// we did not write are left out.
+    ///
+    /// # Errors
+    /// If the overlay cannot be listed.
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>>;
+
+    /// Writes an object with the rows of listed ones, and checks it by reading it back. Their rows, and those of the new object, are one set for every
+    /// reader, so nothing that is read changes. The objects themselves stay, until [`Overlay::discard_compacted`] removes them. The write is atomic: one
+    /// object, named after its members. To compact the same objects again changes nothing. If the call is dropped, the object is there or it is not.
+    ///
+    /// Objects whose columns have different types are not joined, so there may be several new objects, or none.
+    ///
+    /// # Errors
+    /// `conflict` if a listed object is not there any more; `invalid` if one is not what was written.
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>>;
+
+    /// Removes the objects that a compacted one stands for. One that is not there is no error, so a call that was dropped halfway can be repeated.
+    ///
+    /// # Errors
+    /// `conflict` if objects are there, and the one that stands for them is not.
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()>;
 }

@@ -106,7 +106,8 @@ impl Owner {
 }
 
 /// The tables of an overlay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// `…_repairs`.
     Repairs,
@@ -120,7 +121,7 @@ impl Kind {
     const ALL: [Self; 3] = [Self::Repairs, Self::Exceptions, Self::Retractions];
 
     /// The name of this table of the overlay of a table.
-    fn beside(self, table: &str) -> String {
+    pub fn beside(self, table: &str) -> String {
         match self {
             Self::Repairs => overlay::repairs(table),
             Self::Exceptions => overlay::exceptions(table),

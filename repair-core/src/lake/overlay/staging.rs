@@ -389,7 +389,7 @@ impl StagedRows {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<RecordBatch>> {
+    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
         self.join()?;
         Ok(self.joined)
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::overlay;
+use crate::lake::overlay::compaction::Distinct;
 use crate::lake::overlay::fingerprint::{RowHashes, of_hashes};
 use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns, patch};
@@ -148,7 +149,10 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
     }
     // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
     repairs.sort_by(|(a, _), (b, _)| {
-        let rank = |repair: &RecordedRepair| (repair.provenance.at, repair.provenance.run.clone(), repair.provenance.unit.clone());
+        let rank = |repair: &RecordedRepair| {
+            let Provenance { at, run, unit, step, .. } = &repair.provenance;
+            (*at, run.clone(), unit.clone(), step.clone(), repair.op.clone())
+        };
         rank(b).cmp(&rank(a))
     });
     let is_live = |repair: &RecordedRepair| repair.provenance.retracted_by.is_none() && repair.op != Op::Patch.as_str();
@@ -290,6 +294,11 @@ impl PublishedRow {
         column.filter(|column| column.is_valid(self.row)).map(|column| column.value(self.row).to_owned()).unwrap_or_default()
     }
 
+    /// A column as text, of whichever type; only good for comparing.
+    pub(super) fn shown(&self, name: &str) -> String {
+        self.batch.column_by_name(name).and_then(|column| array_value_to_string(column, self.row).ok()).unwrap_or_default()
+    }
+
     fn instant(&self, name: &str) -> Result<Timestamp> {
         let column = rollup::column(&self.batch, name)?
             .as_primitive_opt::<TimestampMicrosecondType>()
@@ -366,6 +375,9 @@ pub(super) fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64>
 /// The rows of a table's repairs or exceptions as they are stored, with the table that holds them; `None` if it has no overlay. They are
 /// read as the stream is, so there may be any number of them. Only some `columns` may be asked for; key and time always come.
 ///
+/// They come as a set, since objects that hold the same row may lie side by side, see [`compaction`](super::compaction). So the columns must be those that
+/// a row is known by: its op, run, step, unit and instant at least. It takes some 32 bytes of memory for each row.
+///
 /// # Errors
 /// Those of the lake.
 pub async fn published_batches(
@@ -383,7 +395,10 @@ pub async fn published_batches(
     let request = ScanRequest::new(Layer::Raw).in_interval(interval).of_keys(keys.map(<[Key]>::to_vec));
     let request = request.with_columns(columns.map(|columns| columns.iter().map(|name| (*name).to_owned()).collect()));
     match lake.scan(&ours, &request).await {
-        Ok(stream) => Ok(Some((ours, stream))),
+        Ok(stream) => {
+            let mut distinct = Distinct::default();
+            Ok(Some((ours, stream.map(move |batch| distinct.keep(&batch?)).boxed())))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

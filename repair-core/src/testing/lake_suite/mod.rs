@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
 mod artifacts;
+mod compaction;
 mod expected;
 mod extent;
 mod overlay;
@@ -28,6 +29,7 @@ use crate::lake::Lake;
 use crate::model::Table;
 
 pub use artifacts::*;
+pub use compaction::{compaction_changes_nothing_that_is_read, what_has_changed_is_not_compacted, what_was_compacted_can_be_undone};
 pub use expected::*;
 pub use extent::*;
 pub use overlay::*;
@@ -133,6 +135,9 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup, seeds: R
     for seed in seeds {
         any_sequence_of_versions_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
     }
+    compaction_changes_nothing_that_is_read(lake, setup).await;
+    what_was_compacted_can_be_undone(lake, setup).await;
+    what_has_changed_is_not_compacted(lake, setup).await;
     an_extent_changes_with_retractions(lake, setup).await;
     an_overlay_within_another_table_is_none_of_its_rows(lake, setup).await;
     what_does_not_fit_is_not_retracted(lake, setup).await;

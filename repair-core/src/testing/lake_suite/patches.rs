@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt64Type};
 use jiff::Timestamp;
 
 use super::LakeSetup;
+use super::compaction::Broken;
 use super::presence::by_key;
 use super::removals::remove;
 use super::tables::*;
@@ -385,7 +386,7 @@ async fn presence_is_that_of(model: &Model, lake: &dyn Lake, table: &Table, word
 }
 
 async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &[&str], (seed, length): (u64, u64)) {
-    let mut numbers = Numbers(seed);
+    let (mut numbers, mut compactions) = (Numbers(seed), Numbers(seed ^ 0x5eed));
     let start = at("2024-06-01T00:00:00Z");
     let identity = table.identity();
     let mut model = Model::new(identity, vec![row("Z", times[0], 1.0, 1)]);
@@ -471,6 +472,18 @@ async fn sequence(lake: &dyn Lake, setup: &dyn LakeSetup, table: Table, times: &
             }
         }
         did.push((what, any));
+        // Whatever the order, a compaction changes nothing, and neither does one that is broken off.
+        if compactions.below(4) == 0 {
+            let places: Vec<(&str, &str)> = ["A", "B"].into_iter().map(|key| (key, times[pick(&mut compactions, times.len())])).collect();
+            let before = super::compaction::answers(lake, &table, &places).await;
+            let broken = match compactions.below(3) {
+                0 => Broken::After(pick(&mut compactions, 3)),
+                _ => Broken::Not,
+            };
+            super::compaction::compact(lake, &table, &broken).await;
+            let words = format!("step {step} of seed {seed}: {did:?}\n{model:?}");
+            assert_eq!(super::compaction::answers(lake, &table, &places).await, before, "{words}");
+        }
     }
     assert_eq!(shown(lake, &table, None).await, model.shown(|_| true), "seed {seed}: {did:?}\n{model:?}");
     if identity.lookback_us().is_none() {

@@ -21,6 +21,7 @@ use crate::engine::{Event, Fold, Journal, ListedRun, Recorded, RunHead, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::Extent;
 use crate::lake::overlay;
+use crate::lake::overlay::compaction::{Compactable, Compacted};
 use crate::lake::overlay::retraction::Retraction;
 use crate::lake::pieces;
 use crate::lake::rollup::Rollup;
@@ -318,6 +319,21 @@ impl Overlay for CrashingLake {
         let number = self.schedule.begin()?;
         self.schedule.end(number, self.inner.retract(table, retraction).await)
     }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        self.schedule.check()?;
+        self.schedule.read(self.inner.compactable(table).await)
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.compact(table, objects).await)
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        let number = self.schedule.begin()?;
+        self.schedule.end(number, self.inner.discard_compacted(table, compacted).await)
+    }
 }
 
 #[async_trait]
@@ -545,6 +561,18 @@ impl Overlay for FailingLake {
     }
 
     async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
+        self.fail()
+    }
+
+    async fn compactable(&self, _: &Table) -> Result<Vec<Compactable>> {
+        self.fail()
+    }
+
+    async fn compact(&self, _: &Table, _: &Compactable) -> Result<Vec<Compacted>> {
+        self.fail()
+    }
+
+    async fn discard_compacted(&self, _: &Table, _: &Compacted) -> Result<()> {
         self.fail()
     }
 }

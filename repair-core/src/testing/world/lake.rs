@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use super::rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::extent::{Extent, ExtentPart, Listing};
+use crate::lake::overlay::compaction::{self, Compactable, Compacted, Member};
+use crate::lake::overlay::owner::Kind;
 use crate::lake::overlay::retraction::{Retracted, Retraction};
 use crate::lake::overlay::staging;
 use crate::lake::overlay::{self, Op};
@@ -438,6 +440,51 @@ impl State {
         Ok(published)
     }
 
+    /// The objects of a table of the overlay that were published. It has no partitions here.
+    fn published(&mut self, table: &Table, kind: Kind) -> Option<&mut Objects> {
+        self.tables.get_mut(&kind.beside(&table.location)).filter(|objects| !objects.contains_key(RAW))
+    }
+
+    fn compactable(&mut self, table: &Table) -> Vec<Compactable> {
+        let mut all = Vec::new();
+        for kind in [Kind::Repairs, Kind::Exceptions] {
+            for (name, batches) in self.published(table, kind).into_iter().flatten() {
+                let bytes = batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+                all.push((kind, None, Member { name: name.clone(), bytes }));
+            }
+        }
+        compaction::compactable(all)
+    }
+
+    fn compact(&mut self, table: &Table, of: &Compactable) -> Result<Vec<Compacted>> {
+        let mut sources = Vec::with_capacity(of.members.len());
+        let objects = self.published(table, of.kind);
+        for Member { name, .. } in &of.members {
+            let batches = objects.as_ref().and_then(|objects| objects.get(name)).ok_or_else(|| compaction::outdated(name))?.clone();
+            let schema = Arc::new(Schema::new(rows::merged(&batches)?));
+            let digest = compaction::digest(rows::text(&batches)?.as_bytes());
+            sources.push(compaction::Source { name: name.clone(), digest, schema, batches });
+        }
+        let mut all = Vec::new();
+        for merged in compaction::merged(sources)? {
+            if let Some(objects) = self.published(table, of.kind) {
+                objects.insert(merged.object.clone(), merged.batches.clone());
+            }
+            let usage = written(&merged.batches, 1);
+            all.push(merged.written(of, usage.bytes_written, usage));
+        }
+        Ok(all)
+    }
+
+    fn discard_compacted(&mut self, table: &Table, compacted: &Compacted) -> Result<()> {
+        let Some(objects) = self.published(table, compacted.kind) else { return Ok(()) };
+        if compacted.members.iter().any(|name| objects.contains_key(name)) && !objects.contains_key(&compacted.object) {
+            return Err(compaction::not_written(&compacted.object));
+        }
+        objects.retain(|name, _| !compacted.members.contains(name));
+        Ok(())
+    }
+
     fn replace(&mut self, table: &Table, interval: &Interval, batches: &[RecordBatch]) -> Result<Usage> {
         let batches = batches.iter().map(|batch| rows::in_shape(table, batch)).collect::<Result<Vec<_>>>()?;
         let objects = self.tables.get(&table.location);
@@ -681,6 +728,18 @@ impl Overlay for MemoryLake {
         let mut state = self.request("retract");
         state.retractions.entry(table.location.clone()).or_default().entry(kept.id.clone()).or_insert(kept);
         Ok(())
+    }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        Ok(self.request("compactable").compactable(table))
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        self.request("compact").compact(table, objects)
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        self.request("discard_compacted").discard_compacted(table, compacted)
     }
 }
 

@@ -118,6 +118,18 @@ impl Overlay for SeenThroughMasks {
     async fn retract(&self, table: &Table, retraction: &Retraction) -> Result<()> {
         self.behind.retract(table, retraction).await
     }
+
+    async fn compactable(&self, table: &Table) -> Result<Vec<Compactable>> {
+        self.behind.compactable(table).await
+    }
+
+    async fn compact(&self, table: &Table, objects: &Compactable) -> Result<Vec<Compacted>> {
+        self.behind.compact(table, objects).await
+    }
+
+    async fn discard_compacted(&self, table: &Table, compacted: &Compacted) -> Result<()> {
+        self.behind.discard_compacted(table, compacted).await
+    }
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! The lease of something that is not a run.
+//! Leases of what is not a run, so that it is done by one process at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,30 @@ use repair_core::{Error, ErrorKind, Result};
 const LEASE: Duration = Duration::from_secs(30);
 
 /// The lease of something that is not a run, held in the journal. Its name has a point, which the id of a run never has.
-pub(super) struct Hold {
+pub(crate) struct Hold {
     journal: Arc<dyn Journal>,
     name: String,
     holder: String,
 }
 
 impl Hold {
-    pub(super) async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
+    pub(crate) async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
         let holder = format!("{}-{}", std::process::id(), repair_core::engine::new_run_id());
         journal.acquire(&name, &holder, now, LEASE).await?;
         Ok(Self { journal, name, holder })
     }
 
+    pub(crate) async fn renew(&self, now: Timestamp) -> Result<()> {
+        self.journal.acquire(&self.name, &self.holder, now, LEASE).await
+    }
+
     /// Renews it, until it is lost. Returns why.
-    pub(super) async fn lost(&self, clock: &dyn Clock) -> Error {
+    pub(crate) async fn lost(&self, clock: &dyn Clock) -> Error {
         let mut failed = 0;
         loop {
             let third = clock.now().checked_add(LEASE / 3).unwrap_or(Timestamp::MAX);
             clock.sleep_until(third).await;
-            match self.journal.acquire(&self.name, &self.holder, clock.now(), LEASE).await {
+            match self.renew(clock.now()).await {
                 Ok(()) => failed = 0,
                 Err(error) if error.kind() != ErrorKind::Conflict && failed < 2 => failed += 1,
                 Err(error) => return error,
@@ -39,7 +43,7 @@ impl Hold {
         }
     }
 
-    pub(super) async fn release(self) {
+    pub(crate) async fn release(self) {
         if let Err(error) = self.journal.release(&self.name, &self.holder).await {
             tracing::warn!(name = self.name, error = error.full(), "the hold could not be released; it expires by itself");
         }
