@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a suite that fails, panics")]
 
 mod artifacts;
+mod estimates;
 mod expected;
 mod extent;
 mod overlay;
@@ -28,6 +29,7 @@ use crate::lake::Lake;
 use crate::model::Table;
 
 pub use artifacts::*;
+pub use estimates::*;
 pub use expected::*;
 pub use extent::*;
 pub use overlay::*;
@@ -91,6 +93,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     of_two_repairs_of_a_slot_the_newer_counts(lake, setup).await;
     repairs_go_to_the_partitions_of_their_times(lake, setup).await;
     the_overlay_is_tables_that_say_where_rows_come_from(lake, setup).await;
+    an_estimate_keeps_its_interval(lake, setup).await;
     exceptions_count_until_they_expire(lake, setup).await;
     a_replacement_stands_for_all_rows_of_its_slot(lake, setup).await;
     fingerprints_are_the_same_in_every_lake(lake, setup).await;
