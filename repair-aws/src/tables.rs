@@ -443,7 +443,7 @@ fn repairs_columns(table: &Table, raw: &Relation, columns: &Schema, written: &Sc
     }
     for field in written.fields() {
         let name = field.name();
-        if name == overlay::columns::CELLS || name == overlay::columns::ANSWER {
+        if [overlay::columns::CELLS, overlay::columns::ANSWER, overlay::columns::ESTIMATED].contains(&name.as_str()) {
             wanted.push((name.clone(), declare(field)?.0));
         } else if let Some(changed) = name.strip_prefix(overlay::columns::WAS)
             && own.clone().any(|own| own.name() == changed)

@@ -78,6 +78,9 @@ fn text(story: &SlotStory) -> Vec<String> {
             let shown = if cell.counts { "" } else { ", and is not shown" };
             lines.push(format!("    cell {column} was {}{shown}", cell.was));
         }
+        for (column, [low, high]) in &repair.estimated {
+            lines.push(format!("    {column} is estimated: with a chance of 95 %, it is between {low} and {high}"));
+        }
         lines.push(format!("    {}{after}", by(&repair.provenance)));
     }
     for exception in &story.exceptions {

@@ -526,7 +526,7 @@ pub fn in_workflow_names(table: &Table, batch: &RecordBatch) -> Result<RecordBat
 }
 
 /// The names of columns that we add.
-pub const RESERVED: [&str; 13] = [
+pub const RESERVED: [&str; 14] = [
     overlay::REPAIRED_BY,
     overlay::REPAIRED_CELLS,
     overlay::columns::OP,
@@ -539,6 +539,7 @@ pub const RESERVED: [&str; 13] = [
     overlay::columns::REPLACED,
     overlay::columns::CELLS,
     overlay::columns::ANSWER,
+    overlay::columns::ESTIMATED,
     overlay::columns::RECHECK_AFTER,
 ];
 

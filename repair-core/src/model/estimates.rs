@@ -24,8 +24,11 @@ const DEVIATIONS: f64 = 1.959_963_984_540_054;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Estimates {
-    of_keys: BTreeMap<Key, BTreeMap<i64, Vec<(Arc<str>, [f64; 2])>>>,
+    of_keys: BTreeMap<Key, BTreeMap<i64, Vec<Of>>>,
 }
+
+/// A column, and the ends of its interval.
+type Of = (Arc<str>, [f64; 2]);
 
 impl Estimates {
     /// Adds the interval around an estimate whose error has this standard deviation. One that is not finite is left out.

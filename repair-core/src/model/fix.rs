@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Estimates;
 use crate::model::Interval;
 use crate::model::Key;
 use crate::model::SlotRange;
@@ -231,6 +232,8 @@ pub struct Fix {
     /// What to remember of the answers of a source. The engine keeps it, and hands it to [`Repairer::recall`](crate::plugin::Repairer::recall)
     /// when the step goes on after a crash, a stop or a retry.
     pub answers: Vec<AnswerPrint>,
+    /// Where the true values of estimated rows and cells probably lie, if the repairer's method says so.
+    pub estimates: Estimates,
     /// What the unit consumed.
     pub usage: Usage,
 }

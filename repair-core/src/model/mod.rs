@@ -6,6 +6,7 @@ mod cadence;
 mod calendar;
 mod cells;
 mod defect;
+mod estimates;
 mod fix;
 mod grid;
 mod hours;
@@ -30,6 +31,7 @@ pub use cells::{BadCells, Cells};
 pub use defect::{
     ComparedCounts, Counts, DefectKind, Findings, Fingerprint, Fingerprints, Gap, GapList, MAX_EXAMPLES, Scope, Seen, UnitCounts,
 };
+pub use estimates::Estimates;
 pub use fix::{Absence, AnswerPrint, Conflicts, Fix, Suspect, Suspects, Unit, Wanted};
 pub use grid::{GridPart, SlotGrid, SlotRule, TimeMark};
 pub use hours::Hours;

@@ -78,7 +78,7 @@ struct Request {
 /// What a query sees of a table, without rows.
 #[derive(Serialize, Deserialize)]
 enum SeenParts {
-    Behind(VeilParts),
+    Behind(Box<VeilParts>),
     Instead,
 }
 
@@ -140,7 +140,7 @@ fn work() -> Result<()> {
     for (name, parts) in request.seen {
         let rows = (0..parts.relations()).map(|_| next()).collect::<Result<Vec<Relation>>>()?;
         let what = match parts {
-            SeenParts::Behind(parts) => Seen::Behind(Veil::from_parts(parts, rows)?),
+            SeenParts::Behind(parts) => Seen::Behind(Veil::from_parts(*parts, rows)?),
             SeenParts::Instead => {
                 let rows = rows.into_iter().next();
                 Seen::Instead(rows.ok_or_else(|| Error::internal("the process for SQL got no rows of a table"))?)
@@ -230,7 +230,7 @@ pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
                 Seen::Behind(veil) => {
                     let (parts, rows) = veil.to_parts()?;
                     relations.extend(rows);
-                    SeenParts::Behind(parts)
+                    SeenParts::Behind(Box::new(parts))
                 }
                 Seen::Instead(rows) => {
                     relations.push(rows);

@@ -89,3 +89,18 @@ async fn schedules_run_and_changes_are_noticed() {
     assert!(!runs.is_empty() && runs.iter().all(|run| run["workflow"] == "often"), "{api}");
     world.end().await;
 }
+
+/// Who approves on the page sees what it is about.
+#[tokio::test]
+async fn an_approval_on_the_page_shows_rows_and_price() {
+    let ask = "    next: ask\n  ask: { wait: { until: { approval: go on with it, every: 50ms } }, next: fill }\n";
+    let asks = workflow("nightly", "").replacen("    next: fill\n", ask, 1);
+    let world = World::new(&[("nightly.yaml", &asks)], |options| options).await;
+    world.until("/", "nightly").await;
+    let run = world.post("/workflows/nightly/run", &[]).await;
+    let page = world.until(run.location(), "waits for an approval").await;
+    assert!(page.contains("go on with it") && page.contains(": 1 slot of table readings is missing, in 1 gap of 1 key; by "), "{page}");
+    assert_eq!(world.post(&format!("{}/approve", run.location()), &[("by", "Ada")]).await.status, 303);
+    world.until(run.location(), "state good").await;
+    world.end().await;
+}

@@ -279,9 +279,7 @@ mod tests {
     use repair_core::plugin::Registry;
 
     fn names(text: &str, from: &str) -> Vec<String> {
-        let mut registry = Registry::default();
-        repair_core::builtin::register(&mut registry);
-        let workflow = Workflow::parse("w.yaml", text, &registry).unwrap_or_else(|error| panic!("{error}"));
+        let workflow = Workflow::parse("w.yaml", text, &Registry::default()).unwrap_or_else(|error| panic!("{error}"));
         following(&workflow, from).into_iter().collect()
     }
 

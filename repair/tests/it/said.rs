@@ -200,5 +200,6 @@ async fn an_approval_shows_what_would_be_changed_and_what_it_takes() {
     let report = running.await.unwrap().unwrap();
     let ask = &report.step("ask").unwrap().output;
     assert_eq!((&ask["proposed"]["repairs"][0]["slots"], &ask["proposed"]["total"]["high"]["usd"]), (&json!(5), &json!("0.75")));
-    assert_eq!(report.step("fill").unwrap().output["repaired"], json!(5), "{:?} {:?}", report.reason, report.problems);
+    // The archive has no bars, so the vendor fails, and what is known is carried for two hours.
+    assert_eq!(report.step("fill").unwrap().output["repaired"], json!(2), "{:?} {:?}", report.reason, report.problems);
 }

@@ -362,7 +362,7 @@ impl Repairer for Backfill {
         }
         let rows = wanted_rows(&question, unit, &answer.rows)?;
         let usage = Usage { source_requests: answer.requests.max(1), source_rows: judged.rows, ..Usage::default() };
-        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, answers, usage })
+        Ok(Fix { rows, absent, source: self.source.clone(), conflicts, suspects, answers, usage, ..Fix::default() })
     }
 }
 

@@ -206,6 +206,9 @@ impl Plan {
                     tokio::task::yield_now().await;
                     let Some(estimates) = self.estimates(findings.scope.grid, &window, (&wanted.key, index), &hole) else { continue };
                     for (slot, estimate) in (hole.first..hole.end).zip(estimates).filter(|(_, estimate)| estimate.is_some()) {
+                        if let Some(Estimate { value, deviation: Some(deviation) }) = estimate {
+                            fix.estimates.insert(&wanted.key, slot, column, value, deviation);
+                        }
                         let of_slot = estimated.entry((&wanted.key, slot)).or_insert_with(|| vec![None; window.columns.len()]);
                         if let Some(place) = of_slot.get_mut(index) {
                             *place = estimate;

@@ -119,6 +119,9 @@ pub mod columns {
     pub const WAS: &str = "repair_was_";
     /// For an exception, and for a row that removes: what the source answered. Tables of repairs without such rows do not have it.
     pub const ANSWER: &str = "repair_answer";
+    /// For estimated values: where the true ones probably lie, as a JSON object such as `{"temp":[17.5,19.5]}` with the ends of an interval of 95 %. Tables
+    /// of repairs without such rows do not have it.
+    pub const ESTIMATED: &str = "repair_estimated";
     /// For an exception: when to ask again.
     pub const RECHECK_AFTER: &str = "recheck_after";
 }

@@ -48,8 +48,16 @@ pub fn schema_of_fix(table: &Table, fix: &Fix) -> Result<SchemaRef> {
     shape::of_table(table, fields)
 }
 
-/// The columns of a staged object: those of a table's repairs, the evidence of absences, and what is needed for the cells it changes.
-fn staged_schema(table: &Schema, patches: &[RecordBatch]) -> Result<SchemaRef> {
+/// The column of intervals of estimates.
+pub fn estimated_field() -> Field {
+    Field::new(overlay::columns::ESTIMATED, DataType::Utf8, true)
+}
+
+/// The columns of a staged object: those of a table's repairs, the evidence of absences, what is needed for the cells it changes, and the intervals of
+/// estimates.
+fn staged_schema(table: &Schema, request: &StageRequest<'_>) -> Result<SchemaRef> {
+    let patches = request.patches;
+    let estimated = (!request.fix.estimates.is_empty()).then(estimated_field);
     let repairs = overlay::repairs_schema(table);
     let evidence = [
         Field::new(overlay::columns::ANSWER, DataType::Utf8, true),
@@ -57,7 +65,7 @@ fn staged_schema(table: &Schema, patches: &[RecordBatch]) -> Result<SchemaRef> {
     ];
     let of_cells = if patches.is_empty() { Vec::new() } else { patch::fields(table, changed_columns(table, patches))? };
     Ok(Arc::new(Schema::new(
-        repairs.fields().iter().cloned().chain(evidence.into_iter().chain(of_cells).map(Arc::new)).collect::<Vec<_>>(),
+        repairs.fields().iter().cloned().chain(evidence.into_iter().chain(of_cells).chain(estimated).map(Arc::new)).collect::<Vec<_>>(),
     )))
 }
 
@@ -72,7 +80,7 @@ fn changed_columns<'a>(table: &'a Schema, patches: &[RecordBatch]) -> impl Itera
 /// # Errors
 /// `invalid` if the rows do not fit the table.
 pub fn rows(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let schema = staged_schema(own, request.patches)?;
+    let schema = staged_schema(own, request)?;
     let mut batches = Vec::with_capacity(request.fix.rows.len() + 1);
     for rows in &request.fix.rows {
         batches.push(repaired(scope, request, own, &schema, rows).map_err(|error| error.on("unit", request.unit))?);
@@ -151,8 +159,28 @@ fn repaired(
     columns.push(ops_of(&replaced));
     columns.extend(rest);
     columns.push(replaced);
-    columns.extend(schema.fields().iter().skip(columns.len()).map(|field| new_null_array(field.data_type(), count)).collect::<Vec<_>>());
+    for field in schema.fields().iter().skip(columns.len()) {
+        columns.push(match field.name().as_str() {
+            overlay::columns::ESTIMATED => estimated(table, request, rows, |_| true)?,
+            _ => new_null_array(field.data_type(), count),
+        });
+    }
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// The intervals of the estimates of rows, of those columns that are wanted.
+///
+/// # Errors
+/// `invalid` if the slot of a row is unknown.
+pub fn estimated(table: &Table, request: &StageRequest<'_>, rows: &RecordBatch, wanted: impl Fn(&str) -> bool) -> Result<ArrayRef> {
+    let keys = table.key.iter().map(|name| shape::key_text(table, name, rollup::column(rows, name)?)).collect::<Result<Vec<_>>>()?;
+    let times = shape::instants(table, rollup::column(rows, &table.time)?)?;
+    let identity = table.identity();
+    let text = |(row, time_us): (usize, &i64)| {
+        let key = Key::new(keys.iter().map(|column| column.value(row)));
+        request.fix.estimates.text(&key, identity.slot(*time_us), &wanted)
+    };
+    Ok(Arc::new(times.values().iter().enumerate().map(text).collect::<StringArray>()))
 }
 
 /// What repaired rows do, by the fingerprints of [`replaced`]: those that replace nothing fill.
@@ -183,6 +211,9 @@ fn patched(
         columns.push(match rows.column_by_name(field.name()) {
             Some(column) if *field.name() == table.time => Arc::new(shape::instants(table, column)?),
             Some(column) => shape::cast_exact(column, field.data_type())?,
+            None if field.name() == overlay::columns::ESTIMATED => {
+                estimated(table, request, rows, |column| rows.column_by_name(&patch::was(column)).is_some())?
+            }
             None if is_provenance => by_op.next().ok_or_else(|| Error::internal("a column of provenance is missing"))?,
             None => new_null_array(field.data_type(), count),
         });
@@ -406,7 +437,10 @@ pub fn publication(table: &Table, staged: StagedRows) -> Result<Publication> {
     for batch in &staged {
         shape::merge(Format::Parquet, &mut fields, batch.schema_ref())?;
     }
-    let is_of_cells = |field: &Field| field.name() == overlay::columns::CELLS || field.name().starts_with(overlay::columns::WAS);
+    let is_of_cells = |field: &Field| {
+        [overlay::columns::CELLS, overlay::columns::ESTIMATED].contains(&field.name().as_str())
+            || field.name().starts_with(overlay::columns::WAS)
+    };
     let of_cells: Vec<Field> = fields.iter().filter(|field| is_of_cells(field)).cloned().collect();
     let own: Vec<Field> = fields.into_iter().filter(|field| !overlay::is_ours(field.name())).collect();
     let repairs_schema = overlay::repairs_schema(&Schema::new(own));

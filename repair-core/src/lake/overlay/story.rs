@@ -18,7 +18,7 @@ use crate::lake::overlay::retraction::{Kind, Retracted, Retraction};
 use crate::lake::overlay::{Op, columns, patch};
 use crate::lake::shape::KeyTime;
 use crate::lake::{BatchStream, Lake, Layer, ScanRequest, rollup, shape};
-use crate::model::{Fingerprint, Identity, Interval, Key, SlotRange, Table};
+use crate::model::{Estimates, Fingerprint, Identity, Interval, Key, SlotRange, Table};
 
 /// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +82,9 @@ pub struct RecordedRepair {
     /// If it changes cells of a row: these, by column.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cells: BTreeMap<String, RecordedCell>,
+    /// If it estimates values: the ends of the interval in which the true one lies in 95 % of cases, by column.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub estimated: BTreeMap<String, [f64; 2]>,
 }
 
 /// A repair of a cell.
@@ -145,7 +148,8 @@ pub async fn of_slot(lake: &dyn Lake, table: &Table, key: &Key, instant: Timesta
         let provenance = row.provenance(&retracted, Kind::Repairs)?;
         let cells = row.cells()?;
         let answer = (op == Op::Remove.as_str()).then(|| row.text(columns::ANSWER));
-        repairs.push((RecordedRepair { provenance, op, replaced, changed: false, counts: false, answer, row: own, cells }, row));
+        let estimated = row.estimated()?;
+        repairs.push((RecordedRepair { provenance, op, replaced, changed: false, counts: false, answer, row: own, cells, estimated }, row));
     }
     // The view's rule: the newest counts; of two from the same instant, the one whose run, then unit, sorts last by name.
     repairs.sort_by(|(a, _), (b, _)| {
@@ -341,6 +345,15 @@ impl PublishedRow {
             Ok((name, RecordedCell { was, counts: false }))
         };
         names.into_iter().map(cell).collect()
+    }
+
+    /// The intervals of its estimates, by column.
+    ///
+    /// # Errors
+    /// `invalid` if they are damaged.
+    pub fn estimated(&self) -> Result<BTreeMap<String, [f64; 2]>> {
+        let text = self.text(columns::ESTIMATED);
+        if text.is_empty() { Ok(BTreeMap::new()) } else { Estimates::of_text(&text) }
     }
 
     /// A column's value as a number.

@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod compaction;
+mod estimates;
 mod expected;
 mod extent;
 mod overlay;
@@ -30,6 +31,7 @@ use crate::model::Table;
 
 pub use artifacts::*;
 pub use compaction::{compaction_changes_nothing_that_is_read, what_has_changed_is_not_compacted, what_was_compacted_can_be_undone};
+pub use estimates::*;
 pub use expected::*;
 pub use extent::*;
 pub use overlay::*;
@@ -93,6 +95,7 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     of_two_repairs_of_a_slot_the_newer_counts(lake, setup).await;
     repairs_go_to_the_partitions_of_their_times(lake, setup).await;
     the_overlay_is_tables_that_say_where_rows_come_from(lake, setup).await;
+    an_estimate_keeps_its_interval(lake, setup).await;
     exceptions_count_until_they_expire(lake, setup).await;
     a_replacement_stands_for_all_rows_of_its_slot(lake, setup).await;
     fingerprints_are_the_same_in_every_lake(lake, setup).await;

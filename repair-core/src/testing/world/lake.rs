@@ -561,7 +561,12 @@ fn repaired(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef,
     columns.push(staging::ops_of(&replaced));
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
     columns.push(replaced);
-    Ok(RecordBatch::try_new(overlay::repairs_schema(own), columns)?)
+    let mut fields = overlay::repairs_schema(own).fields().to_vec();
+    if !request.fix.estimates.is_empty() {
+        fields.push(Arc::new(staging::estimated_field()));
+        columns.push(staging::estimated(table, request, &batch, |_| true)?);
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// Repaired cells as rows of the table of repairs.
@@ -575,8 +580,12 @@ fn patched(scope: &StageScope<'_>, request: &StageRequest<'_>, own: &SchemaRef, 
     columns.extend(provenance(scope, request, &request.fix.source, request.repaired_at, count));
     columns.push(new_null_array(&DataType::Utf8, count));
     columns.extend(of_cells.iter().map(|field| column(batch, field.name()).cloned()).collect::<Result<Vec<_>>>()?);
+    let estimated = (!request.fix.estimates.is_empty()).then(staging::estimated_field);
+    if estimated.is_some() {
+        columns.push(staging::estimated(table, request, batch, |name| batch.column_by_name(&overlay::patch::was(name)).is_some())?);
+    }
     let repairs = overlay::repairs_schema(own);
-    let fields = repairs.fields().iter().cloned().chain(of_cells.into_iter().map(Arc::new));
+    let fields = repairs.fields().iter().cloned().chain(of_cells.into_iter().chain(estimated).map(Arc::new));
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
 }
 

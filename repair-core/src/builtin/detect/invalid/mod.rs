@@ -11,6 +11,7 @@
 
 mod bounds;
 mod examine;
+mod related;
 mod rule;
 mod series;
 mod unique;
@@ -24,7 +25,7 @@ use serde::Deserialize;
 
 use rule::MOST_BLAMED;
 pub(super) use rule::numbers;
-pub use rule::{Bound, ColumnComparison, FromTable, Outlier, Rule, Sentinel, TimesMedian};
+pub use rule::{Bound, ColumnComparison, ColumnOf, FromTable, OneOf, Outlier, Rule, Sentinel, TimesMedian};
 
 use crate::builtin::detect::expected::{Examined, GapsConfig, blind_if_missing};
 use crate::builtin::detect::gaps::examined;
@@ -127,6 +128,7 @@ impl Detector for Invalid {
         let table = context.table(&scope.table)?;
         let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
         let mut of_table = self.rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
+        related::read(context, &mut of_table).await?;
         let mut notices = base.notices;
         for bound in of_table.iter_mut().flat_map(Rule::tables) {
             if let Bound::Table(from) = bound {

@@ -1,6 +1,6 @@
 //! The rules of the detector `invalid`: on the columns of one row, and on a row among its neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::related::comparable;
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, is_text};
 use crate::model::{Key, Table};
@@ -34,6 +35,9 @@ pub struct Rule {
     /// Whether a row must have a value.
     #[serde(default)]
     pub not_null: bool,
+    /// Another table, one of whose rows must have the value: `{ table: customers, column: id }`. A null refers to nothing, and is not judged.
+    #[serde(default, rename = "in")]
+    pub one_of: Option<OneOf>,
     /// Refuses values that are too far from the values around them.
     #[serde(default)]
     pub outlier: Option<Outlier>,
@@ -56,6 +60,28 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub columns: Option<Vec<String>>,
+}
+
+/// The values that a column may have.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`{ table: customers, column: id }`")]
+pub enum OneOf {
+    /// Those of a column of another table.
+    Column(ColumnOf),
+    /// These, as text.
+    #[serde(skip)]
+    Values(Arc<HashSet<String>>),
+}
+
+/// A column of another table, as its repaired view shows it.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnOf {
+    /// The table.
+    #[schemars(extend("x-names" = "table"))]
+    pub table: String,
+    /// The column.
+    pub column: String,
 }
 
 /// The smallest or the largest valid value.
@@ -258,6 +284,9 @@ impl fmt::Display for Rule {
         if self.not_null {
             f.write_str(", not_null")?;
         }
+        if let Some(OneOf::Column(ColumnOf { table, column })) = &self.one_of {
+            write!(f, ", in: {{ table: {table}, column: {column} }}")?;
+        }
         if let Some(outlier) = self.outlier {
             write!(f, ", outlier of {} slots on each side", outlier.window)?;
         }
@@ -290,11 +319,13 @@ impl Rule {
     /// # Errors
     /// `invalid`, with what to write instead.
     pub(super) fn check(&self) -> Result<()> {
-        let of_column = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.is_among_neighbours();
+        let by_itself = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.one_of.is_some();
+        let of_column = by_itself || self.is_among_neighbours();
         match (&self.column, &self.holds) {
             (Some(column), None) if !of_column => {
                 let message = format!(
-                    "the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `outlier`, `frozen`, `never_falls` or `jump`"
+                    "the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `in`, `outlier`, `frozen`, `never_falls` or \
+                     `jump`"
                 );
                 return Err(Error::invalid(message));
             }
@@ -406,6 +437,13 @@ impl Rule {
                 )));
             }
         }
+        if let (Some(_), Some(name)) = (&rule.one_of, rule.column.as_deref())
+            && is_own(name)
+        {
+            return Err(Error::invalid(format!(
+                "a rule with `in` is about `{name}`, which is key or time of table `{table}`, and no repair changes these; compare keys by `keys`"
+            )));
+        }
         if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
             for bound in [&mut rule.min, &mut rule.max].into_iter().flatten() {
                 if let Bound::Number(number) = bound {
@@ -474,6 +512,10 @@ impl Rule {
                 let values = values.as_string::<i32>();
                 mark(wrong, number, |row| values.is_valid(row) && values.value(row) == text);
             }
+        }
+        if let Some(OneOf::Values(known)) = &self.one_of {
+            let values = comparable(self.column.as_deref().unwrap_or_default(), values)?;
+            mark(wrong, number, |row| values.is_valid(row) && !known.contains(values.value(row)));
         }
         let (min, max) = self.numbers();
         let is_of_numbers = min.is_some() || max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));

@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-use super::{Invalid, blamed};
+use super::{Invalid, blamed, related};
 use crate::builtin::detect::expected::blind_if_missing;
 use crate::builtin::detect::invalid::rule::{Breach, Broken, Rule};
 use crate::builtin::detect::unique::{self, KEYS_AT_ONCE, replacing};
@@ -52,7 +52,7 @@ pub(super) fn fits(with: &Value, table: &Table) -> Result<()> {
 fn among_neighbours(rule: &str, table: &Table) -> Error {
     Error::invalid(format!(
         "`{rule}` judges a row among its neighbours, and the rows of table `{}` have none, because it has `rows: unique`; judge each row by itself, with \
-         `min`, `max`, `not`, `not_null` or `holds`",
+         `min`, `max`, `not`, `not_null`, `in` or `holds`",
         table.name
     ))
 }
@@ -78,7 +78,8 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
     }
     let interval = found.scope.interval;
     let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
-    let of_table = rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
+    let mut of_table = rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
+    related::read(context, &mut of_table).await?;
     let columns: BTreeSet<&str> = of_table.iter().flat_map(Rule::columns).collect();
     let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
     let blamed = blamed(&of_table)?;
