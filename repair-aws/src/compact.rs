@@ -88,7 +88,7 @@ impl AwsLake {
             match self.shared.objects.put(&key, body, Condition::IfNoneMatch).await {
                 // It was compacted before, perhaps by a version that wrote other bytes.
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    merged.check(&self.source(key, merged.object.clone()).await?.batches)?
+                    merged.check(&self.source(key, merged.object.clone()).await?.batches)?;
                 }
                 put => put?,
             }

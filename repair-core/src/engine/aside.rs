@@ -59,7 +59,10 @@ pub(crate) async fn detect(
 }
 
 /// Findings without what people have set aside, which is counted apart.
-async fn set_aside(context: &StepContext, found: Findings) -> Result<Findings> {
+///
+/// # Errors
+/// Those of the lake.
+pub(crate) async fn set_aside(context: &StepContext, found: Findings) -> Result<Findings> {
     // What is computed again from a table is not repaired in it.
     if found.kind == DefectKind::Stale || found.gaps.is_empty() {
         return Ok(found);

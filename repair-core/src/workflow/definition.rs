@@ -574,6 +574,8 @@ pub enum StepKind {
         tolerate: Tolerance,
         /// How much the step may spend, over all its visits.
         budget: Option<Budget>,
+        /// After how many runs that asked for a slot in vain it is given up.
+        give_up_after: Option<u32>,
     },
     /// Checks again what a detect step found.
     Verify {

@@ -539,7 +539,8 @@ fn steps(registry: &Registry) -> Vec<Value> {
         "budget": budget("How much the step may spend, over all its visits and strategies"),
         "tags": tags(),
         "rate_limit": { "description": "How many units may begin within how much time", "$ref": "#/$defs/rate" },
-        "tolerate": tolerate("units")
+        "tolerate": tolerate("units"),
+        "give_up_after": { "description": "After so many runs that asked for a slot in vain, it is given up, and no run asks for it any more", "type": "integer", "minimum": 1, "maximum": 10_000 }
     });
     let wait = json!({
         "type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,

@@ -286,7 +286,7 @@ fn not_alive(lifetime: &Lifetime, scope: &Scope) -> Vec<SlotRange> {
 impl Repairer for Backfill {
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
         if context.table(&findings.scope.table)?.rows == Rows::Unique {
-            return Ok(unique_units(findings));
+            return Ok(unique_units(findings, context.turn));
         }
         let limits = context.source(&self.source)?.limits();
         let grid = findings.scope.grid;
@@ -297,7 +297,7 @@ impl Repairer for Backfill {
             slots.iter_mut().for_each(|gap| gap.end = gap.end.min(over));
             slots.retain(|gap| !gap.is_empty());
         }
-        let plan = requests::plan(&gaps, limits)?.of_turn(context.turn);
+        let plan = requests::plan(&gaps, limits)?.of_turn(context.turn, &findings.scope.keys);
         let neighbours = self.neighbours;
         Ok(Box::new(
             plan.map(move |asked| requests::unit(if neighbours { requests::with_neighbours(asked, limits, over) } else { asked }, grid)),
@@ -370,7 +370,7 @@ impl Repairer for Backfill {
 const KEYS_PER_UNIT: usize = 50_000;
 
 /// Units of one day each, of rows that only their keys identify: a source is asked for all rows of a stretch of time.
-fn unique_units(findings: &Findings) -> PlannedUnits {
+fn unique_units(findings: &Findings, turn: u64) -> PlannedUnits {
     const DAY_US: i64 = 86_400_000_000;
     let grid = findings.scope.grid;
     let mut days: BTreeMap<i64, Vec<Wanted>> = BTreeMap::new();
@@ -391,7 +391,11 @@ fn unique_units(findings: &Findings) -> PlannedUnits {
         Ok(Unit { interval, wanted: wanted.to_vec() })
     };
     let of_day = move |of_day: Vec<Wanted>| -> Vec<Result<Unit>> { of_day.chunks(KEYS_PER_UNIT).map(unit).collect() };
-    Box::new(days.into_values().flat_map(of_day))
+    let mut days: Vec<Vec<Wanted>> = days.into_values().collect();
+    // Another day comes first in each turn, so that none waits for ever for those before it.
+    let (count, first) = (days.len(), requests::first_of_turn(turn, u32::try_from(days.len()).unwrap_or(u32::MAX)));
+    days.rotate_left(usize::try_from(first).unwrap_or(0).min(count));
+    Box::new(days.into_iter().flat_map(of_day))
 }
 
 impl Backfill {

@@ -94,7 +94,7 @@ fn planned(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits, most: usize) ->
             let mut turns = vec![0u32; gaps.len()];
             sweep(&gaps, limits.rows_per_request, (keys, most), |slots, taken| plan.pack(&mut turns, slots, taken))?;
             plan.packed.shrink_to_fit();
-            // The first request of each first key, then the second of each, and so on.
+            // The first request of each key, then the second of each, and so on.
             plan.order.sort_unstable();
             Ok(plan)
         }
@@ -103,38 +103,55 @@ fn planned(gaps: &BTreeMap<Key, Vec<SlotRange>>, limits: Limits, most: usize) ->
     }
 }
 
+/// Which of so many comes first in a turn.
+pub(super) fn first_of_turn(turn: u64, count: u32) -> u32 {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    u32::try_from((u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(count)) >> 64).unwrap_or(0)
+}
+
 /// Requests that are planned, one after the other.
 #[derive(Debug, Clone)]
 pub struct Plan {
     keys: Vec<Key>,
     /// The numbers of each request: its slots, how many keys, and for each key its place in `keys` and its slots.
     packed: Vec<u8>,
-    /// The turn of each request among those of its first key, this key, and where its numbers begin.
+    /// The turn of each request among those of that of its keys for which it comes first, this key, and where its numbers begin.
     order: Vec<(u32, u32, usize)>,
     next: usize,
 }
 
 impl Plan {
-    /// The same requests, where another key comes first in each turn. The steps between first keys are a golden section of all keys, so that in a
-    /// few turns each part of them comes first, and in enough turns each key.
+    /// The same requests, where another key comes first in each turn. The steps between first keys are a golden section of `all` keys that may ever have
+    /// gaps, so that in a few turns each part of them comes first, and each key does in less than three turns for each, whatever gaps the others have
+    /// meanwhile.
     #[must_use]
-    pub fn of_turn(mut self, turn: u64) -> Self {
-        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    pub fn of_turn(mut self, turn: u64, all: &[Key]) -> Self {
+        let mut all: Vec<&Key> = all.iter().collect();
+        let first = first_of_turn(turn, u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let at = usize::try_from(first).unwrap_or(usize::MAX);
+        if at == 0 || at >= all.len() {
+            return self;
+        }
+        let (_, first, _) = all.select_nth_unstable(at);
         let keys = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        let offset = u32::try_from((u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(keys)) >> 64).unwrap_or(0);
-        if offset > 0 {
+        let offset = u32::try_from(self.keys.partition_point(|key| key < *first)).unwrap_or(0);
+        if 0 < offset && offset < keys {
             self.order.sort_unstable_by_key(|(turn, first, at)| (*turn, (first + (keys - offset)) % keys, *at));
         }
         self
     }
 
     fn pack(&mut self, turns: &mut [u32], slots: SlotRange, taken: &[(usize, Vec<SlotRange>)]) {
-        let first = taken.first().map_or(0, |(key, _)| *key);
-        let turn = turns.get_mut(first).map_or(0, |turn| {
-            *turn += 1;
-            *turn
-        });
-        self.order.push((turn, u32::try_from(first).unwrap_or(u32::MAX), self.packed.len()));
+        // Of its keys, the one counts that has come least often: otherwise a key with few gaps would wait for all those of the key that it is asked with.
+        let mut place = (u32::MAX, u32::MAX);
+        for (key, _) in taken {
+            let turn = turns.get_mut(*key).map_or(0, |turn| {
+                *turn += 1;
+                *turn
+            });
+            place = place.min((turn, u32::try_from(*key).unwrap_or(u32::MAX)));
+        }
+        self.order.push((place.0, place.1, self.packed.len()));
         let packed = &mut self.packed;
         let mut put = |number: i64| write(packed, number);
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
@@ -426,13 +443,28 @@ mod tests {
     }
 
     #[test]
+    fn a_key_does_not_wait_for_those_that_it_is_asked_with() {
+        let gaps: BTreeMap<Key, Vec<SlotRange>> = [
+            ("A", (0..20).map(|gap| SlotRange::new(100 * gap, 100 * gap + 10)).collect()),
+            ("B", vec![SlotRange::new(1_900, 1_910)]),
+            ("C", (0..20).map(|gap| SlotRange::new(100 * gap + 20, 100 * gap + 30)).collect::<Vec<_>>()),
+        ]
+        .map(|(key, gaps)| (Key::from(key), gaps))
+        .into();
+        let plan = cover(&gaps, limits(60, 3)).unwrap();
+        let of_b = plan.iter().position(|request| request.wanted.iter().any(|wanted| wanted.key == Key::from("B"))).unwrap();
+        assert!(plan.len() >= 20 && of_b < 3, "{of_b} of {}", plan.len());
+    }
+
+    #[test]
     fn each_key_comes_first_in_some_turn() {
         for keys in [1usize, 2, 3, 11, 100] {
             let gaps: BTreeMap<Key, Vec<SlotRange>> =
                 (0..keys).map(|key| (Key::from(format!("K{key:03}").as_str()), vec![SlotRange::new(0, 50)])).collect();
             let mut first = std::collections::BTreeSet::new();
             for turn in 1..=4 * keys as u64 {
-                let order: Vec<Asked> = plan(&gaps, limits(50, 1)).unwrap().of_turn(turn).collect();
+                let all: Vec<Key> = gaps.keys().cloned().collect();
+                let order: Vec<Asked> = plan(&gaps, limits(50, 1)).unwrap().of_turn(turn, &all).collect();
                 assert_eq!(order.len(), keys, "none is lost");
                 first.insert(order[0].wanted[0].key.clone());
             }

@@ -9,5 +9,6 @@ mod late;
 mod purse;
 pub(super) mod seen;
 mod session;
+mod tried;
 mod units;
 pub(crate) mod work;

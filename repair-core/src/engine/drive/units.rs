@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use crate::engine::drive::artifact;
 use crate::engine::drive::artifact::{Counted, UnitStream};
+use crate::engine::drive::tried;
 use crate::engine::drive::work::{ReadyStrategy, Recorder, Work};
 use crate::engine::pure::event::{ErrorRecord, Event, FindingsRecord, UnitFailed};
 use crate::engine::pure::retry;
@@ -20,7 +21,7 @@ use crate::engine::unit::{PUBLISH_ROWS, PUBLISH_UNITS, UnitWork};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{StageScope, Staged};
 use crate::model::Usage;
-use crate::model::{AnswerPrint, Conflicts, Findings, Suspects, Table, Unit};
+use crate::model::{AnswerPrint, Conflicts, Findings, Key, SlotRange, Suspects, Table, Unit};
 use crate::plugin::StepContext;
 use crate::workflow::{Step, StepKind};
 
@@ -127,6 +128,7 @@ pub(crate) async fn repair(work: &Work, recorder: &Recorder, turn: Turn<'_>) -> 
     let prepared = Fanout::prepare(work, recorder, turn).await;
     let mut fanout = prepared.map_err(|error| (error, false))?;
     fanout.run().await.map_err(|error| (error, false))?;
+    fanout.count_asked().await.map_err(|error| (error, false))?;
     if let Some(why) = fanout.refused.take().filter(|_| !fanout.held.is_empty()) {
         let left = format!("{} of {} units were not started", fanout.units.pending(), fanout.units.len());
         return Err((Error::new(ErrorKind::Budget, format!("{why}; {left}")), false));
@@ -223,6 +225,23 @@ impl<'a> Fanout<'a> {
             }
         }
         self.work.context.check_cancelled()
+    }
+
+    /// Counts this run for the slots for which it has asked, and was answered, if the step gives up after so many.
+    async fn count_asked(&self) -> Result<()> {
+        let StepKind::Repair { of, give_up_after: Some(_), .. } = &self.work.step.kind else { return Ok(()) };
+        let answered = self.units.are(|state| state == UnitState::Published);
+        let mut units = self.planned(move |index| answered.get(index as usize).is_some_and(|answered| *answered)).await?;
+        let mut asked: BTreeMap<Key, Vec<SlotRange>> = BTreeMap::new();
+        while let Some((_, unit)) = units.try_next().await? {
+            for wanted in unit.wanted {
+                asked.entry(wanted.key).or_default().extend(wanted.slots);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        tried::count(&self.doing.context, &self.doing.table, of, asked).await
     }
 
     fn scope(&self) -> (Arc<Table>, StepContext) {

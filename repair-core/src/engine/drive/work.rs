@@ -9,12 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::engine::aside;
 use crate::engine::drive::artifact;
 use crate::engine::drive::asking;
 use crate::engine::drive::engine::Engine;
 use crate::engine::drive::known;
 use crate::engine::drive::late;
 use crate::engine::drive::seen;
+use crate::engine::drive::tried;
 use crate::engine::drive::units;
 use crate::engine::drive::units::Turn;
 use crate::engine::pure::budget::Granted;
@@ -32,7 +34,7 @@ use crate::model::{
 };
 use crate::plugin::{AggregateRequest, Aggregator, Detector, GapSink, Repairer, Sensor, StepContext, Task};
 use crate::price::Spend;
-use crate::workflow::{MapStep, SensorWait, Step, Variables, Workflow};
+use crate::workflow::{MapStep, SensorWait, Step, StepKind, Variables, Workflow};
 
 /// A request from a job to the driver.
 pub(crate) struct Message {
@@ -274,7 +276,7 @@ impl Work {
         }
         let before = self.findings(of).await?;
         if earlier.is_empty() {
-            return Ok((before, (None, Usage::default())));
+            return Ok((self.without_given_up(before).await?, (None, Usage::default())));
         }
         let context = &self.context;
         let detector = detector.ok_or_else(|| Error::internal("there is no detector to find what is left"))?;
@@ -301,6 +303,15 @@ impl Work {
             seen,
         };
         Ok((found, (Some(Box::new(record)), usage)))
+    }
+
+    /// Findings without what has been asked for in vain too often, if the step gives up after so many runs. From now on, that is set aside for everybody.
+    async fn without_given_up(&self, findings: Findings) -> Result<Findings> {
+        let StepKind::Repair { of, give_up_after: Some(most), .. } = &self.step.kind else { return Ok(findings) };
+        let table = self.context.table(&findings.scope.table)?;
+        tried::give_up(&self.context, table, of, *most, &findings).await?;
+        // Also what an attempt has given up that was cut short.
+        aside::set_aside(&self.context, findings).await
     }
 
     async fn detect(&self, detector: &dyn Detector, of: &str, again: Option<FindingsRecord>, recorder: &Recorder) -> Result<Done> {

@@ -2,9 +2,10 @@
 //! apart, and no repair writes to them.
 //!
 //! Each decision is a record in `…_retractions`, beside the exceptions: its parts name no run but the verdict, so it hides nothing, and a reader that
-//! does not know of decisions goes on as before. Another record lifts it, as one undoes a retraction. Values only, but for reading them.
+//! does not know of decisions goes on as before. Another record lifts it, as one undoes a retraction. A decision that a repair step makes, since it asks
+//! no more after so many runs, has a part for each stretch of slots. Values only, but for reading them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,14 @@ use crate::model::{Interval, Key, SlotGrid, SlotRange, Table};
 pub const BEGINNING: &str = "0001-01-01";
 /// A day and more after that, in any zone.
 const BEGINNING_S: i64 = -62_135_596_800 + 3 * 86_400;
+
+/// What is in the place of a run in a record of slots that are given up.
+pub const GIVEN_UP: &str = ".given-up";
+
+/// The id of a decision that no person has made, but a repair step whose workflow says so.
+pub fn in_place_of_people(hash: &str) -> String {
+    format!("{}-in-vain-{hash}", Verdict::GivenUp.as_str())
+}
 
 /// What a person has decided about slots. Where several decisions meet, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,7 +67,7 @@ impl Verdict {
         match self {
             Self::Frozen => ".frozen",
             Self::HandledElsewhere => ".handled-elsewhere",
-            Self::GivenUp => ".given-up",
+            Self::GivenUp => GIVEN_UP,
         }
     }
 
@@ -126,11 +135,12 @@ impl Aside {
         format!("{} ({key}{}, by {} on {:.0}: {}; {})", self.verdict.words(), self.when(), self.by, self.at, self.reason, self.id)
     }
 
-    fn of(record: &Retraction) -> Option<Self> {
-        let [part] = record.parts.as_slice() else { return None };
-        let (verdict, interval) = (Verdict::of(part)?, part.interval?);
-        let new = Self::new(&record.id, verdict, interval, record.at, &record.by);
-        Some(new.of_key(part.key.clone()).because(&record.reason))
+    /// One for each part of a record.
+    fn of(record: &Retraction) -> impl Iterator<Item = Self> {
+        record.parts.iter().filter_map(|part| {
+            let new = Self::new(&record.id, Verdict::of(part)?, part.interval?, record.at, &record.by);
+            Some(new.of_key(part.key.clone()).because(&record.reason))
+        })
     }
 }
 
@@ -148,10 +158,11 @@ impl Asides {
     /// The decisions among the records of a table. What is lifted is left out.
     pub fn of(table: &Table, records: &[Retraction]) -> Self {
         let lifted = undone(records);
-        let in_force = records.iter().filter(|record| !lifted.contains(record.id.as_str())).filter_map(Aside::of);
+        let in_force = records.iter().filter(|record| !lifted.contains(record.id.as_str())).flat_map(Aside::of);
         // A table without key columns is one series, so a decision about its only key is about all.
         let mut all: Vec<Aside> = in_force.map(|aside| Aside { key: aside.key.filter(|_| !table.key.is_empty()), ..aside }).collect();
-        all.sort_by(|a, b| (a.verdict, a.at, &a.id).cmp(&(b.verdict, b.at, &b.id)));
+        let place = |aside: &Aside| (aside.key.clone(), aside.interval.from(), aside.interval.to());
+        all.sort_by(|a, b| (a.verdict, a.at, &a.id).cmp(&(b.verdict, b.at, &b.id)).then_with(|| place(a).cmp(&place(b))));
         Self(all)
     }
 
@@ -175,7 +186,19 @@ impl Asides {
 
     /// As slots of a grid.
     pub fn on(&self, grid: SlotGrid) -> AsideSlots<'_> {
-        AsideSlots(self.0.iter().map(|aside| (aside, grid.slots_in(&aside.interval))).filter(|(_, slots)| !slots.is_empty()).collect())
+        let mut slots = AsideSlots { all: Vec::new(), of_key: HashMap::new(), of_any: Vec::new() };
+        for aside in &self.0 {
+            let range = grid.slots_in(&aside.interval);
+            if range.is_empty() {
+                continue;
+            }
+            match &aside.key {
+                Some(key) => slots.of_key.entry(key).or_default().push(slots.all.len()),
+                None => slots.of_any.push(slots.all.len()),
+            }
+            slots.all.push((aside, range));
+        }
+        slots
     }
 
     /// A digest of all of them: as long as it is the same, so are they.
@@ -190,11 +213,32 @@ impl Asides {
 
 /// Decisions as slots.
 #[derive(Debug, Clone)]
-pub struct AsideSlots<'a>(Vec<(&'a Aside, SlotRange)>);
+pub struct AsideSlots<'a> {
+    /// In their order: those that count before others first.
+    all: Vec<(&'a Aside, SlotRange)>,
+    /// Which of them are about one key, and which about any.
+    of_key: HashMap<&'a Key, Vec<usize>>,
+    of_any: Vec<usize>,
+}
 
 impl<'a> AsideSlots<'a> {
+    /// The decisions about a key, in their order.
     fn about<'b>(&'b self, key: &'b Key) -> impl Iterator<Item = (&'a Aside, SlotRange)> + 'b {
-        self.0.iter().copied().filter(move |(aside, _)| aside.key.as_ref().is_none_or(|of| of == key))
+        let (mut own, mut any) = (self.of_key.get(key).map_or(&[][..], Vec::as_slice), self.of_any.as_slice());
+        std::iter::from_fn(move || {
+            let next = match (own.split_first(), any.split_first()) {
+                (Some((one, rest)), other) if other.is_none_or(|(other, _)| one < other) => {
+                    own = rest;
+                    one
+                }
+                (_, Some((other, rest))) => {
+                    any = rest;
+                    other
+                }
+                _ => return None,
+            };
+            self.all.get(*next).copied()
+        })
     }
 
     /// The decision that counts for a slot.
@@ -243,6 +287,34 @@ mod tests {
         assert_eq!(Asides::of(&table, std::slice::from_ref(&read)).iter().collect::<Vec<_>>(), [&one]);
         let lift = Retraction { id: "b".into(), parts: Vec::new(), undoes: Some("a".into()), ..record };
         assert!(Asides::of(&table, &[read, lift]).is_empty());
+    }
+
+    #[test]
+    fn a_decision_of_many_stretches_is_one_that_is_lifted_as_one() {
+        let table = table();
+        let interval = |from: &str, to: &str| Some(Interval::parse(from, to).unwrap());
+        let part = |key: &str, interval| Part { key: Some(Key::from(key)), interval, ..Part::of_run(GIVEN_UP) };
+        let parts = vec![
+            part("co", interval("2024-03-04T01:00:00Z", "2024-03-04T03:00:00Z")),
+            part("co", interval("2024-03-04T05:00:00Z", "2024-03-04T06:00:00Z")),
+            part("no", interval("2024-03-04T00:00:00Z", "2024-03-04T01:00:00Z")),
+        ];
+        let frozen = aside("a", Verdict::Frozen, "2024-03-04T02:00:00Z", "2024-03-04T04:00:00Z").to_record();
+        let record = Retraction { id: in_place_of_people("1"), parts, ..frozen.clone() };
+        let records = [record.clone(), frozen];
+        let asides = Asides::of(&table, &records);
+        assert_eq!(asides.iter().count(), 4);
+        let grid = table.grid().unwrap();
+        let on = asides.on(grid);
+        let day = grid.slots_in(&Interval::parse("2024-03-04", "2024-03-04").unwrap());
+        let verdicts = |key: &str| -> Vec<Option<Verdict>> {
+            (day.first..day.first + 7).map(|slot| on.get(&Key::from(key), slot).map(|aside| aside.verdict)).collect()
+        };
+        let (given_up, frozen) = (Some(Verdict::GivenUp), Some(Verdict::Frozen));
+        assert_eq!(verdicts("co"), [None, given_up, frozen, frozen, None, given_up, None]);
+        assert_eq!(verdicts("no"), [given_up, None, frozen, frozen, None, None, None]);
+        let lift = Retraction { id: "b".into(), parts: Vec::new(), undoes: Some(record.id.clone()), ..record };
+        assert_eq!(Asides::of(&table, &[&records[..], &[lift]].concat()).iter().count(), 1);
     }
 
     #[test]

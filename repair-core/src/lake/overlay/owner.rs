@@ -149,7 +149,7 @@ pub fn named(folder: &str) -> Option<(Kind, &str)> {
 }
 
 /// The first words of the ids of retractions that this program makes.
-pub const RETRACTION_IDS: [&str; 4] = ["undo", "redo", "except", "stale"];
+pub const RETRACTION_IDS: [&str; 8] = ["undo", "redo", "except", "stale", "frozen", "given-up", "handled-elsewhere", "lift"];
 
 /// Whether an object, by its path below a table's location, is one of an overlay there: its folder is named like one, and it like what we
 /// write. For lakes that see no more than paths.
@@ -196,6 +196,8 @@ mod tests {
             "one_repairs/run-7-fill%2Dit-2-3.parquet",
             "deep/one_exceptions/date=2024-03-04/0190-fill-1-0.parquet",
             "one_retractions/undo-0190.parquet",
+            "one_retractions/given-up-0190.parquet",
+            "one_retractions/lift-0190.parquet",
         ] {
             assert!(is_object(path), "{path}");
         }

@@ -25,7 +25,7 @@ pub(super) struct Assembly {
 }
 
 /// What a step takes after its word, in the order in which it is printed.
-const BEFORE_ERRORS: [&str; 8] = ["of", "as", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"];
+const BEFORE_ERRORS: [&str; 9] = ["of", "as", "with", "concurrency", "rate_limit", "tolerate", "budget", "give_up_after", "tags"];
 const AFTER_ERRORS: [&str; 5] = ["max_visits", "timeout", "heartbeat", "after", "run_if"];
 
 impl Assembly {

@@ -381,6 +381,12 @@ impl StepBuilder<RepairStep> {
         self.set("budget", values::budget(budget))
     }
 
+    /// After so many runs that asked for a slot in vain, it is given up, and no run asks for it any more.
+    #[must_use]
+    pub fn give_up_after(self, runs: u32) -> Self {
+        self.set("give_up_after", values::count(runs))
+    }
+
     /// A tag on what it costs, in addition to the workflow's. Each strategy of a list has its own.
     #[must_use]
     pub fn tag(mut self, name: &str, value: impl Into<String>) -> Self {

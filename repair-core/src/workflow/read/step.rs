@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
         let mut known = vec![word];
         known.extend(match word {
             "detect" | "task" | "workflow" => &["with"][..],
-            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "tags"],
+            "repair" => &["of", "with", "concurrency", "rate_limit", "tolerate", "budget", "give_up_after", "tags"],
             "aggregate" => &["of", "with"],
             "map" => &map::KEYS,
             _ => &[],
@@ -504,13 +504,14 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys that only some steps take, or only steps of a certain kind of workflow.
-const OTHER_KEYS: [&str; 14] = [
+const OTHER_KEYS: [&str; 15] = [
     "of",
     "with",
     "concurrency",
     "rate_limit",
     "tolerate",
     "budget",
+    "give_up_after",
     "tags",
     "after",
     "run_if",

@@ -8,12 +8,16 @@ use crate::yaml::tree::{Node, Place, Yaml};
 /// How many strategies one step may have. After each, the step checks again what is still missing.
 pub(crate) const MAX_STRATEGIES: usize = 20;
 
+/// The most runs that may ask for a slot in vain before it is given up. One that asks more often means to never give up.
+pub(crate) const MAX_RUNS_IN_VAIN: u32 = 10_000;
+
 impl<'a> Reader<'a> {
     pub(super) fn repair(&mut self, fields: &Fields<'a>) -> Option<Body<'a>> {
         let of = self.required(fields, "of", "name the detect step whose findings it repairs, e.g. `of: find_gaps`");
         let of = of.and_then(|node| self.text(node, "`of`").map(|of| (of, node.place)));
         let concurrency = self.count(fields, "concurrency", 1..=MAX_CONCURRENCY).unwrap_or(DEFAULT_CONCURRENCY);
         let (rate_limit, tolerate, budget) = (self.rate(fields), self.tolerate(fields), self.budget(fields));
+        let give_up_after = self.count(fields, "give_up_after", 1..=MAX_RUNS_IN_VAIN);
         let node = self.required(fields, "repair", "name the plug-in, or list strategies")?;
         let read = match &node.value {
             Yaml::List(items) => self.strategies(fields, node.place, items),
@@ -21,7 +25,7 @@ impl<'a> Reader<'a> {
         };
         let (strategies, plugins) = read?.into_iter().unzip();
         let (of, place) = of?;
-        let kind = StepKind::Repair { strategies, of, concurrency, rate_limit, tolerate, budget };
+        let kind = StepKind::Repair { strategies, of, concurrency, rate_limit, tolerate, budget, give_up_after };
         Some(Body { plugins, of: Some(place), ..Body::plain(kind) })
     }
 

@@ -141,6 +141,7 @@ struct RepairModel {
     concurrency: u32,
     rate_limit: Option<Rate>,
     tolerate: Tolerance,
+    give_up_after: Option<u32>,
     budget: Option<Budget>,
 }
 
@@ -280,14 +281,15 @@ fn repair() -> impl Strategy<Value = RepairModel> {
     let strategy = (with(), prop::option::of(retry()), prop::option::of(budget()), tags())
         .prop_map(|(with, retry, budget, tags)| StrategyModel { with, retry, budget, tags });
     let tolerate = prop_oneof![any::<u32>().prop_map(Tolerance::Count), (0.0f64..=100.0).prop_map(Tolerance::Percent)];
-    let rest = (1u32..=256, prop::option::of(rate()), tolerate, prop::option::of(budget()));
+    let rest = (1u32..=256, prop::option::of(rate()), tolerate, prop::option::of(budget()), prop::option::of(1u32..=10_000));
     (prop::collection::vec(strategy, 1..4), any::<bool>(), rest).prop_map(
-        |(strategies, alone, (concurrency, rate_limit, tolerate, budget))| RepairModel {
+        |(strategies, alone, (concurrency, rate_limit, tolerate, budget, give_up_after))| RepairModel {
             strategies,
             alone,
             concurrency,
             rate_limit,
             tolerate,
+            give_up_after,
             budget,
         },
     )
@@ -609,13 +611,16 @@ impl RepairModel {
         };
         let step = step.of("first-step").concurrency(self.concurrency).tolerate(self.tolerate);
         let step = self.rate_limit.iter().fold(step, |step, rate| step.rate_limit(*rate));
+        let step = self.give_up_after.iter().fold(step, |step, runs| step.give_up_after(*runs));
         self.budget.iter().fold(step, |step, budget| step.budget(budget.clone()))
     }
 
     fn assert_is(&self, kind: &StepKind) {
-        let StepKind::Repair { strategies, of, concurrency, rate_limit, tolerate, budget } = kind else { panic!("{kind:?}") };
+        let StepKind::Repair { strategies, of, concurrency, rate_limit, tolerate, budget, give_up_after } = kind else {
+            panic!("{kind:?}")
+        };
         assert_eq!((of.as_str(), *concurrency, *rate_limit), ("first-step", self.concurrency, self.rate_limit));
-        assert_eq!((*tolerate, budget), (self.tolerate, &self.budget));
+        assert_eq!((*tolerate, budget, *give_up_after), (self.tolerate, &self.budget, self.give_up_after));
         assert_eq!(strategies.len(), if self.alone { 1 } else { self.strategies.len() });
         for (number, (read, model)) in strategies.iter().zip(&self.strategies).enumerate() {
             assert_with(&read.with, &model.with);
