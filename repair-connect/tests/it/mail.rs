@@ -1,4 +1,5 @@
 //! Messages to a small double of a mail server on loopback, as RFC 5321 has it: what it gets, what it refuses, and that no secret is shown or sent unprotected.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::sync::{Arc, Mutex};
 
