@@ -1,4 +1,5 @@
 //! Messages to a topic of SNS, on the sandbox.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 

@@ -5,6 +5,7 @@
 //! | `webhook` | posted as JSON, and [signed](signature) with a shared secret (feature `http`) |
 //! | `slack` | posted as `{"text": …}` to the URL in a variable of the environment (feature `http`) |
 //! | `command` | a program reads the JSON from its input |
+//! | `email` | sent by SMTP (feature `smtp`) |
 //!
 //! [`lineage`] does the same for OpenLineage events, which go to a URL or a file.
 //!
@@ -13,6 +14,8 @@
 
 mod command;
 mod file;
+#[cfg(feature = "smtp")]
+mod mail;
 #[cfg(feature = "http")]
 mod post;
 #[cfg(feature = "http")]
@@ -51,6 +54,11 @@ pub fn receiver(to: &Receiver, options: &Options) -> Result<Arc<dyn Deliver>> {
         #[cfg(feature = "http")]
         Receiver::Slack { url_env } => Ok(Arc::new(post::Slack::new(url_env, options))),
         Receiver::Command { run, env } => Ok(Arc::new(command::Program::new(run, env, options)?)),
+        #[cfg(feature = "smtp")]
+        Receiver::Email { to, from, server } => Ok(Arc::new(mail::Mail::new(to, from, server, options)?)),
+        #[cfg(not(feature = "smtp"))]
+        Receiver::Email { .. } => Err(lacking(to.word(), "smtp")),
+        Receiver::Sns { .. } => Err(lacking(to.word(), "aws")),
         other => Err(lacking(other.word(), "http")),
     }
 }

@@ -7,6 +7,10 @@ mod detect;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "smtp")]
+mod mail;
+#[cfg(feature = "smtp")]
+mod mail_tls;
 #[cfg(feature = "http")]
 mod notify;
 mod outputs;

@@ -23,7 +23,7 @@ use crate::notify::{MOST_AGE, Notifications, attempt, wait_after};
 use crate::open::Repair;
 
 /// How often is looked for what another process has raised.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(15);
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// How long is waited if the lake or the journal does not answer.
 const AFTER_ERROR: SignedDuration = SignedDuration::from_secs(60);
 /// How many alerts are kept of each kind of who raises them. There is at most one of a sort for a tick, so more are of a schedule that has failed for days.
