@@ -127,6 +127,7 @@ pub(crate) fn map(table: &TableStatus) -> Option<Picture> {
         }
         month = label;
     }
+    let of_months = free;
     let mut free = 0.0;
     for (column, date) in grid.dates.iter().enumerate() {
         let middle = at(column) + width / 2.0;
@@ -160,7 +161,7 @@ pub(crate) fn map(table: &TableStatus) -> Option<Picture> {
         (1..rows).for_each(|row| _ = write!(lines, "M{} {}H{}", At(left), At(TOP + float(row) * height), At(at(columns))));
         body.empty("path", &[("class", &"gap"), ("d", &lines)]);
     }
-    let right = legend(&paths, &mut body, bottom + 10.0).max(at(columns));
+    let right = legend(&paths, &mut body, bottom + 10.0).max(at(columns)).max(of_months);
     Some(Picture { title: title(table, &grid), width: right + 1.0, height: bottom + 26.0, body, cells: None })
 }
 
