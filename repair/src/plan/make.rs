@@ -12,7 +12,7 @@ use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
 use super::steps::attempts;
 use super::verdict::{Owner, Sum};
-use super::{Amount, BudgetPlan, Definition, Estimate, FORMAT, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
+use super::{Amount, BudgetPlan, Definition, Estimate, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::versions::LOOKBACKS;
@@ -84,30 +84,14 @@ impl Planner {
             progress: self.progress.clone(),
         };
         let context = prepare::shared_context(&self.registry, workflow, &variables, setting)?;
-        let plan = Plan {
-            format: FORMAT,
-            digest: String::new(),
-            made_at,
-            now: Some(now),
-            definition: Definition {
-                workflow: workflow.name.clone(),
-                file: workflow.file.clone(),
-                text: workflow.text.clone(),
-                children: workflow.children.clone(),
-                prices: request.prices,
-            },
-            params,
-            environment: request.environment,
-            lake: request.lake,
-            looks: Vec::new(),
-            repairs: Vec::new(),
-            reads: Vec::new(),
-            creates: Vec::new(),
-            not_planned: Vec::new(),
-            again: Vec::new(),
-            total: Estimate::default(),
-            budgets: Vec::new(),
+        let definition = Definition {
+            workflow: workflow.name.clone(),
+            file: workflow.file.clone(),
+            text: workflow.text.clone(),
+            children: workflow.children.clone(),
+            prices: request.prices,
         };
+        let plan = Plan { params, environment: request.environment, lake: request.lake, ..Plan::of_nothing(definition, made_at, now) };
         let making = Making::of(self, workflow, context, Known::new(variables), BTreeMap::new(), plan);
         Box::pin(making.make()).await
     }

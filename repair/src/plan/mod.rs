@@ -283,6 +283,28 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Plan {
+    /// A plan that says nothing yet.
+    fn of_nothing(definition: Definition, made_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            format: FORMAT,
+            digest: String::new(),
+            made_at,
+            now: Some(now),
+            definition,
+            params: BTreeMap::new(),
+            environment: serde_json::Value::Null,
+            lake: None,
+            looks: Vec::new(),
+            repairs: Vec::new(),
+            reads: Vec::new(),
+            creates: Vec::new(),
+            not_planned: Vec::new(),
+            again: Vec::new(),
+            total: Estimate::default(),
+            budgets: Vec::new(),
+        }
+    }
+
     /// The id of the run that applies it, so that a plan that is applied twice is one run.
     pub fn run_id(&self) -> String {
         const DIGITS: usize = 24;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::make::{Found, Making, Planner};
 use super::reach::Known;
-use super::{Amount, Definition, Estimate, FORMAT, NotPlanned, Plan};
+use super::{Amount, Definition, Estimate, NotPlanned, Plan};
 use repair_core::Result;
 use repair_core::engine::prepare::{self, Setting};
 use repair_core::engine::{RunState, findings_of};
@@ -218,32 +218,16 @@ impl Planner {
     }
 }
 
-/// A plan of nothing.
+/// A plan to which repairs are added. Nobody will apply it, so it has nothing that a run would need.
 fn empty(workflow: &Workflow, state: &RunState) -> Plan {
-    Plan {
-        format: FORMAT,
-        digest: String::new(),
-        made_at: state.updated_at,
-        now: Some(state.started.now),
-        definition: Definition {
-            workflow: workflow.name.clone(),
-            file: workflow.file.clone(),
-            text: String::new(),
-            children: BTreeMap::new(),
-            prices: None,
-        },
-        params: BTreeMap::new(),
-        environment: serde_json::Value::Null,
-        lake: None,
-        looks: Vec::new(),
-        repairs: Vec::new(),
-        reads: Vec::new(),
-        creates: Vec::new(),
-        not_planned: Vec::new(),
-        again: Vec::new(),
-        total: Estimate::default(),
-        budgets: Vec::new(),
-    }
+    let definition = Definition {
+        workflow: workflow.name.clone(),
+        file: workflow.file.clone(),
+        text: String::new(),
+        children: BTreeMap::new(),
+        prices: None,
+    };
+    Plan::of_nothing(definition, state.updated_at, state.started.now)
 }
 
 impl Making<'_> {

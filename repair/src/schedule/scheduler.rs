@@ -414,8 +414,10 @@ impl Scheduler {
         if standing::read::<Checked>(lake, &key).await?.is_some_and(|checked| checked.deadline >= deadline) {
             return Ok(());
         }
-        let day_before = deadline.checked_sub(24.hours()).unwrap_or(Timestamp::MIN).max(stands.since);
-        if let Some((tick, _)) = self.schedule.last(day_before, deadline)? {
+        // The ticks from the deadline before to this one. What starts at the instant of a deadline has until the next.
+        let just_before = |at: Timestamp| at.checked_sub(1.nanosecond()).unwrap_or(Timestamp::MIN);
+        let one_before = self.schedule.deadline(just_before(deadline))?.unwrap_or(Timestamp::MIN);
+        if let Some((tick, _)) = self.schedule.last(just_before(one_before).max(stands.since), just_before(deadline))? {
             // A run of a later tick makes up for it.
             let ids: Vec<String> =
                 self.schedule.ticks(tick, now, 1_000)?.into_iter().chain([tick]).map(|tick| choose::run_id(workflow, tick)).collect();
