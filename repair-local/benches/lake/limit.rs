@@ -120,8 +120,7 @@ fn limit_of(path: &Path, number: usize, session: &Session) -> Found {
         let batch = batch.unwrap();
         let keys = batch.column(0).as_dictionary::<Int32Type>();
         let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-        let number_of: Vec<usize> =
-            keys.values().as_string::<i32>().iter().map(|name| found.number(name.unwrap().as_bytes())).collect();
+        let number_of: Vec<usize> = keys.values().as_string::<i32>().iter().map(|name| found.number(name.unwrap().as_bytes())).collect();
         for (code, time_us) in keys.keys().values().iter().zip(times.values()) {
             let minute = usize::try_from((time_us - session.open_us) / MINUTE_US).unwrap();
             if minute < session.minutes {

@@ -30,7 +30,7 @@ mod with_local {
     use super::*;
 
     fn open(path: &Path, profile: Option<&str>) -> Result<LocalLake> {
-        LocalLake::open(path).map_err(|error| {
+        let lake = LocalLake::open(path).map_err(|error| {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             let hint = Hint::MissingLake { profile: profile.map(str::to_owned) };
             match error.kind() {
@@ -40,7 +40,10 @@ mod with_local {
                 ErrorKind::Invalid => Error::invalid(format!("{} is a file, but a lake is a folder", path.display())).hint(Hint::OtherLake),
                 _ => error,
             }
-        })
+        })?;
+        #[cfg(feature = "sql")]
+        let lake = lake.with_query_engine(Arc::new(repair_sql::DataFusion));
+        Ok(lake)
     }
 
     /// The lake of a folder.

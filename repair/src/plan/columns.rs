@@ -175,7 +175,7 @@ fn declared(table: &Table) -> Option<SchemaRef> {
 
 #[cfg(feature = "sql")]
 async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<(String, String)>> {
-    let unknown = repair_local::unknown_column(tables, query).await?;
+    let unknown = repair_sql::unknown_column(tables, query).await?;
     Ok(unknown.map(|unknown| {
         let columns: Vec<String> = unknown.columns.iter().map(|name| format!("`{name}`")).collect();
         let there = if columns.is_empty() { String::new() } else { format!("; its columns are {}", columns.join(", ")) };

@@ -1,6 +1,6 @@
 //! How a run treats answers: a wrong one is an error and leaves nothing in the lake, and what a source leaves out is judged.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
