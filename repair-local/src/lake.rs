@@ -321,6 +321,14 @@ impl LocalLake {
         Ok(Self { inner: Arc::new(Inner::new(root)) })
     }
 
+    /// The same lake, in which nothing is kept of what is read. Whoever only reads it leaves it as it is.
+    #[must_use]
+    pub fn only_read(self) -> Self {
+        let mut inner = Inner::new(self.inner.root.clone());
+        inner.keeps = false;
+        Self { inner: Arc::new(inner) }
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.inner.root

@@ -11,8 +11,8 @@ use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
 use repair_core::engine::prepare::{PUBLISH_ROWS, PUBLISH_UNITS, Terms};
-use repair_core::lake::partition;
 use repair_core::lake::partition::{TimeBounds, time_partition};
+use repair_core::lake::{ReadLake, partition};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table};
 use repair_core::plugin::{Reads, Repairer};
@@ -45,6 +45,7 @@ impl<'a> Making<'a> {
             let repairer = Arc::<dyn Repairer>::try_from(self.preparer().plugin_with(step, index, &config)?)?;
             let source = config.get("source").and_then(Value::as_str).map(str::to_owned);
             let (units, slots, mut take) = self.cut(step, of, &table, repairer.as_ref(), retry).await?;
+            self.count_queries(source.as_deref(), &mut take).await?;
             if index > 0 {
                 take = take.perhaps();
             }
@@ -159,6 +160,31 @@ impl<'a> Making<'a> {
         take.low.bytes_scanned += share(found.usage.bytes_scanned, there, found.bytes);
         take.high.queries += most * by_queries;
         take.high.bytes_scanned += there.saturating_mul(over);
+        Ok(())
+    }
+
+    /// What the queries of a source take that a lake is asked by queries: one for each call, each of which reads at most the tables that it names.
+    async fn count_queries(&self, source: Option<&str>, take: &mut Take) -> Result<()> {
+        let Some(source) = source.and_then(|name| self.context.sources.get(name)) else { return Ok(()) };
+        let Some(query) = source.query() else { return Ok(()) };
+        let (lake, tables): (Arc<dyn ReadLake>, _) = match query.lake {
+            None => (self.context.lake.clone(), self.context.tables.clone()),
+            Some(profile) => {
+                let elsewhere = self.context.elsewhere(profile)?;
+                (elsewhere.lake(), elsewhere.tables.clone())
+            }
+        };
+        if !lake.is_queried() || take.high.source_requests == 0 {
+            return Ok(());
+        }
+        let (text, mut bytes) = (query.sql.to_lowercase(), 0u64);
+        for table in tables.values().filter(|table| text.contains(&table.name.to_lowercase())) {
+            bytes = bytes.saturating_add(lake.extent(table, None).await?.bytes);
+        }
+        for usage in [&mut take.low, &mut take.certain, &mut take.high] {
+            usage.queries = usage.queries.saturating_add(usage.source_requests);
+        }
+        take.high.bytes_scanned = take.high.bytes_scanned.saturating_add(bytes.saturating_mul(take.high.source_requests));
         Ok(())
     }
 

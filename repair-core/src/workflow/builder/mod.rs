@@ -232,6 +232,18 @@ impl WorkflowBuilder {
         self
     }
 
+    /// Adds a table of another lake, which only queries of sources see. The profile says where that lake is.
+    #[must_use]
+    pub fn table_in(mut self, profile: &str, table: Table) -> Self {
+        let name = table.name.clone();
+        let mut fields = vec![("lake".to_owned(), Tree::text(profile))];
+        if let Tree::Map(of_table) = values::table(table) {
+            fields.extend(of_table);
+        }
+        self.tables.push((name, Tree::Map(fields)));
+        self
+    }
+
     /// Adds a source; [`SourceUse::builder`] begins one.
     #[must_use]
     pub fn source(mut self, name: &str, source: SourceBuilder) -> Self {

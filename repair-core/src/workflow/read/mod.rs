@@ -88,6 +88,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) table_places: BTreeMap<&'a str, Place>,
     /// For each table, what says which keys are expected.
     pub(crate) table_keys: BTreeMap<&'a str, &'a Node>,
+    /// For each table in another lake, the place of the profile's name.
+    pub(crate) lake_places: BTreeMap<&'a str, Place>,
     /// Every key under `tables`, read or not.
     pub(crate) table_names: Vec<&'a str>,
     /// Every key under `sources`, read or not.

@@ -9,16 +9,25 @@ use crate::model::{Format, Partition, PartitionUnit, Rows, Table};
 use crate::workflow::{Profile, SourceUse};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
+/// Tables, by name.
+type Tables = BTreeMap<String, Table>;
+
 impl<'a> Reader<'a> {
-    pub(super) fn tables(&mut self, section: &[(&'a Key, &'a Node)]) -> BTreeMap<String, Table> {
+    /// The tables of the workflow's own lake, those of other lakes, and the places that name these lakes.
+    pub(super) fn tables(&mut self, section: &[(&'a Key, &'a Node)]) -> (Tables, BTreeMap<String, Tables>, BTreeMap<&'a str, Place>) {
         self.distinct(section);
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut elsewhere, mut places) = (Tables::new(), BTreeMap::<String, Tables>::new(), BTreeMap::new());
         for &(key, node) in section {
-            if let Some(table) = self.table(key, node) {
-                tables.insert(key.name.clone(), table);
+            let Some((table, lake)) = self.table(key, node) else { continue };
+            match lake {
+                Some((lake, place)) => {
+                    elsewhere.entry(lake).or_default().insert(key.name.clone(), table);
+                    places.insert(key.name.as_str(), place);
+                }
+                None => drop(tables.insert(key.name.clone(), table)),
             }
         }
-        tables
+        (tables, elsewhere, places)
     }
 
     /// Checks that no table has the name of another one, or of an object that we keep beside another, in a lake that ignores case.
@@ -44,8 +53,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 18] = [
+    /// A table, and the profile of its lake with its place, if that is not the workflow's own.
+    fn table(&mut self, key: &Key, node: &'a Node) -> Option<(Table, Option<(String, Place)>)> {
+        const KEYS: [&str; 19] = [
+            "lake",
             "location",
             "format",
             "ignore",
@@ -66,6 +77,7 @@ impl<'a> Reader<'a> {
             "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
+        let lake = fields.get("lake").and_then(|node| Some((self.text(node, "`lake`")?, node.place)));
         let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
         let formats = [("parquet", Format::Parquet), ("csv", Format::Csv), ("jsonl", Format::Jsonl)];
         let format = self
@@ -154,7 +166,7 @@ impl<'a> Reader<'a> {
         if let (Ok(()), Err(error)) = (alone, table.check()) {
             self.error(key.place, error.message(), None);
         }
-        Some(table)
+        Some((table, lake))
     }
 
     fn partitions(&mut self, node: &'a Node) -> Vec<Partition> {
