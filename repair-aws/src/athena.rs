@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) results: Option<String>,
     /// A query that reads more bytes than this is stopped.
     pub(crate) bytes_limit: Option<u64>,
+    /// For a lake that is read beside another one: what distinguishes its queries from those of the other, which the same attempt may ask in the same words.
+    pub(crate) apart: Option<String>,
     pub(crate) polling: Polling,
 }
 
@@ -79,7 +81,7 @@ impl Behalf {
     }
 
     /// A token that stays the same when an attempt starts again after a crash, and that no other query has.
-    fn token(&self, workgroup: &str, sql: &str) -> String {
+    fn token(&self, workgroup: &str, apart: Option<&str>, sql: &str) -> String {
         let text = *blake3::hash(sql.as_bytes()).as_bytes();
         let number = {
             let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +91,8 @@ impl Behalf {
         };
         let Caller { run, step, visit, attempt, .. } = &self.caller;
         let mut hasher = blake3::Hasher::new();
-        for part in [run.as_ref(), step, &visit.to_string(), &attempt.to_string(), workgroup, sql, &number.to_string()] {
+        let (visit, attempt, number) = (visit.to_string(), attempt.to_string(), number.to_string());
+        for part in [run.as_ref(), step, &visit, &attempt, workgroup, sql, &number].into_iter().chain(apart) {
             hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -207,7 +210,8 @@ impl Athena {
         }
         let (workgroup, results) = self.workgroup(behalf).await?;
         loop {
-            let token = behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, sql));
+            let token =
+                behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, self.inner.settings.apart.as_deref(), sql));
             let began = Timestamp::now();
             let id = self.start(behalf, &workgroup, results, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;

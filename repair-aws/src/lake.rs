@@ -127,7 +127,9 @@ impl AwsLake {
             None if options.only_read => None,
             None => Some(location.join(&format!("{OWN}/results"))),
         };
+        let apart = options.only_read.then(|| format!("{}.{}", options.catalog, options.database));
         let settings = Settings {
+            apart,
             catalog: options.catalog,
             database: options.database.to_ascii_lowercase(),
             workgroup: options.workgroup,

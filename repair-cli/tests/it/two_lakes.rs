@@ -258,8 +258,8 @@ async fn a_source_in_another_lake_is_asked_and_paid_for_and_nothing_is_written_t
         let file = world.write("refused.yaml", text);
         aws.refused(&world, &["run", file.to_str().unwrap(), "--profile", "here"])
     };
-    let missing = refused(&of_old("far", QUERY).replace("location: archive", "location: attic/gone").replace("  archive: {", "  gone: {"));
-    assert!(missing.contains("gone"), "{missing}");
+    let missing = refused(&of_old("far", &QUERY.replace("archive a", "gone a")).replace("  archive: {", "  gone: {"));
+    assert!(missing.contains("no table `gone` in database `attic` of Athena"), "{missing}");
     let named = refused(&of_old("far", &QUERY.replace("archive a", "archives a").replace("$keys", "$kays")));
     assert!(named.contains("$kays"), "{named}");
     assert_eq!(aws.queries(), asked);
@@ -267,6 +267,45 @@ async fn a_source_in_another_lake_is_asked_and_paid_for_and_nothing_is_written_t
     let view = refused(&of_old("far", &QUERY.replace("archive a", "archive_repaired a")));
     assert!(view.contains("has no repairs in database attic, and nothing is made there"), "{view}");
     assert_eq!((aws.queries(), aws.state("attic", "attic")), (asked, before));
+}
+
+/// One attempt asks two lakes in the same words, and each gives its own answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_other_lakes_that_are_asked_the_same_are_not_taken_for_each_other() {
+    let world = World::new();
+    let (mine, attic) = (world.lake().parent().unwrap().join("mine"), world.lake().parent().unwrap().join("attic"));
+    let of = |name: &'static str, time: &'static str, more: u32| {
+        let there = (0..12).filter(move |of_day| *of_day != 7 || more > 100);
+        there.map(move |of_day| json!({ name: "a", time: hour(4, of_day), "volume": more + of_day }))
+    };
+    write(&mine, "hours", of("station", "ts", 0));
+    let aws = Aws::start().await;
+    aws.load(("market", LAKE), "hours", &mine.join("hours")).await;
+    aws.sandbox.run(None, "CREATE DATABASE cellar").await.unwrap();
+    let archive = Table::new("archive", Format::Jsonl, "at").with_key(["place"]).with_cadence("1h".parse().unwrap());
+    for (database, lake, more) in [("attic", OLD, 100), ("cellar", "s3://attic/cellar", 200)] {
+        write(&attic, "archive", of("place", "at", more));
+        let parquet = as_parquet(&attic, &archive).await;
+        aws.load((database, lake), "archive", &parquet).await;
+        std::fs::remove_dir_all(parquet).unwrap();
+    }
+    let text = of_old("far", QUERY).replace("prices: prices.yaml\nbudget: { usd: 1 }\n", "").replace("keys: [a, b]", "keys: [a]");
+    let text = text.replace(
+        "repair: backfill, of: gaps, with: { source: asked }",
+        "of: gaps, repair: [{ strategy: backfill, name: one, with: { source: asked } }, { strategy: backfill, name: two, with: { source: next } }]",
+    );
+    let other = "lake: deep, name: archive, location: archive, format: parquet, key: [place], time: at, cadence: 1h";
+    let text = text.replace(
+        "sources:\n",
+        &format!("  archive_deep: {{ {other} }}\nsources:\n  next: {{ source: sql, with: {{ lake: deep, query: \"{QUERY}\" }} }}\n"),
+    );
+    let text =
+        format!("{text}  deep: {{ lake: athena, with: {{ database: cellar, workgroup: repair, location: \"s3://attic/cellar\" }} }}\n");
+    let file = world.write("two.yaml", &text);
+    let report = aws.json(&world, &["run", file.to_str().unwrap(), "--profile", "here"]);
+    assert_eq!(report["steps"]["fill"]["output"]["repaired"], 1, "{report:#}");
+    let story = aws.json(&world, &["why", "hours", "--key", "a", "--at", &hour(4, 7), "--lake", mine.to_str().unwrap()]);
+    assert_eq!((&story["repairs"][0]["source"], &story["repairs"][0]["row"]["volume"]), (&json!("next"), &json!(207)), "{story:#}");
 }
 
 /// The repairs of the other lake are part of the statement.

@@ -347,7 +347,7 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, lakes: &Lakes, work
     let uses = plugins_ready(registry, workflow, variables).await?;
     lake.check_writable().await?;
     tables_there(lake, workflow, &uses).await?;
-    tables_elsewhere(lakes, workflow).await?;
+    tables_elsewhere(registry, lakes, workflow, variables).await?;
     files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
 }
@@ -359,7 +359,7 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, lakes: &Lakes, work
 pub async fn can_begin(registry: &Registry, lake: &dyn Lake, lakes: &Lakes, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
     tables_there(lake, workflow, &uses).await?;
-    tables_elsewhere(lakes, workflow).await?;
+    tables_elsewhere(registry, lakes, workflow, variables).await?;
     files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
 }
@@ -567,10 +567,16 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
     Ok(Uses { written, by_files, named })
 }
 
-/// Checks that the tables are there that the workflow reads of other lakes, as far as a source of this workflow asks them.
-async fn tables_elsewhere(lakes: &Lakes, workflow: &Workflow) -> Result<()> {
+/// Checks that the tables are there that queries of sources name in other lakes.
+async fn tables_elsewhere(registry: &Registry, lakes: &Lakes, workflow: &Workflow, variables: &Variables) -> Result<()> {
+    if workflow.elsewhere.is_empty() {
+        return Ok(());
+    }
+    let (queries, _) = queries(registry, workflow, variables);
     for (profile, tables) in elsewhere(workflow, lakes)? {
-        for table in tables.tables.values().filter(|table| !workflow.included.tables.contains(&table.name)) {
+        let texts: Vec<String> =
+            queries.iter().filter(|query| query.lake.as_deref() == Some(&profile)).map(|query| query.sql.to_lowercase()).collect();
+        for table in tables.tables.values().filter(|table| texts.iter().any(|text| text.contains(&table.name.to_lowercase()))) {
             tables.lake().describe(table).await.map_err(|error| error.on("lake", &profile))?;
         }
     }

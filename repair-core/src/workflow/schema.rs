@@ -359,6 +359,7 @@ fn table() -> Value {
                 "description": "The profile that says in which other lake the table is; only queries of sources with the same `lake` see it",
                 "$ref": "#/$defs/name"
             },
+            "name": { "description": "Of a table in another lake: what it is called there and in queries, if not as here", "$ref": "#/$defs/name" },
             "settles_after": {
                 "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
                 "$ref": "#/$defs/duration"

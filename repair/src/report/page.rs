@@ -17,7 +17,7 @@ pub(super) const PAGE_STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
 /// The hashes of both styles and of the script, by which the page allows them. A test computes them.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-l3rOWTJa/NMTi5g/vV8BJZB1vznbqG1gl+6pD+JMD3k=' \
-     'sha256-X3Du53nSL+MBJc7xV4N5HaMhV3+2lJgvuTQ8g1G5TVA='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
+     'sha256-qOzzDThztQ0mvuKKw40xaGI2QYnlIOqj/Y8hne3CfTc='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
      img-src data:; base-uri 'none'; form-action 'none'";
 
 /// The page of a report.

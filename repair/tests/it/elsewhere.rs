@@ -140,6 +140,38 @@ async fn a_run_that_is_redriven_finds_the_other_lake_again() {
     assert!(error.full().contains("there is no folder") && error.full().contains("old"), "{}", error.full());
 }
 
+/// A table there may be called as one here: the workflow calls it something else, and the query sees the one of the other lake.
+#[tokio::test]
+async fn a_table_of_the_other_lake_may_have_the_name_of_an_own_one() {
+    let world = World::new();
+    let text = world.workflow(&ALL.replace("FROM archive a", "FROM hours a"), &format!("{GAPS}{FILL}"));
+    let text = text.replace("archive: { lake: old,", "theirs: { lake: old, name: hours,");
+    world.write("w.yaml", &text);
+    let repair = Repair::open(world.path().join("w.yaml")).connect().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    let report = repair.run().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert_eq!(report.step("fill").unwrap().output["repaired"], 2, "{report:?}");
+    assert_eq!(values(&repair).await, ["a 103", "b 103"]);
+    for (text, said) in [
+        (text.replace("name: hours", "name: \"ho urs\""), "ho urs"),
+        (text.replace("hours: { location", "hours: { name: minutes, location"), "`name` is what a table of another lake is called there"),
+        (
+            text.replace("theirs: {", "more: { lake: old, name: HOURS, location: x, format: csv, time: at }\n  theirs: {"),
+            "in the lake of profile `old`, too",
+        ),
+    ] {
+        let refused = repair::core::workflow::Workflow::parse("w.yaml", &text, &repair::registry()).unwrap_err().to_string();
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+    let built = repair::core::workflow::Workflow::dag("built");
+    let own = repair::core::model::Table::new("hours", repair::core::model::Format::Csv, "ts");
+    let built = built.table(own.clone()).table_in("old", "theirs", own.with_location("archive"));
+    let built = built.profile("old", "local", serde_json::json!({ "root": "old" }));
+    let built = built.step("costs", repair::core::workflow::Step::task("usage"));
+    let built = built.build(repair::registry()).unwrap_or_else(|error| panic!("{error}"));
+    let built = built.workflow;
+    assert_eq!((built.tables["hours"].location.as_str(), built.elsewhere["old"]["hours"].location.as_str()), ("hours", "archive"));
+}
+
 /// The steps within a map read it, too, each in a run of its own.
 #[tokio::test]
 async fn runs_within_a_run_read_the_other_lake() {

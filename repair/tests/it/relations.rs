@@ -237,6 +237,55 @@ async fn a_total_counts_only_if_every_slot_of_the_other_table_is_there_repaired_
     assert_eq!((found("before"), found("absent")), ((number(0), number(1)), (number(0), none)), "{report:?}");
 }
 
+/// Days of a zone whose clock is set, hours that mark their end, a region with several stations, and the total of everything.
+#[tokio::test]
+async fn rows_belong_to_the_slot_in_which_theirs_begins_whatever_marks_it_and_however_long_it_is() {
+    let world = tempfile::tempdir().unwrap();
+    let root = world.path();
+    // Berlin goes from one hour ahead of UTC to two on the 31st, which has 23 hours: from 23:00 on the 30th to 22:00.
+    let start: jiff::Timestamp = "2024-03-29T23:00:00Z".parse().unwrap();
+    let hours = |station: &str| -> String {
+        let hour = |hour: i64| format!("north,{station},{},1\n", start + jiff::SignedDuration::from_hours(hour + 1));
+        (0..71).map(hour).collect()
+    };
+    write(root, "lake/hours/0.csv", &format!("region,station,ended,volume\n{}{}", hours("a"), hours("b")));
+    let days = |name: &str, values: [u32; 3]| -> String {
+        (30..33)
+            .zip(values)
+            .map(|(day, value)| format!("{name}{},{value}\n", if day < 32 { format!("2024-03-{day}") } else { "2024-04-01".to_owned() }))
+            .collect()
+    };
+    write(root, "lake/days/0.csv", &format!("station,day,volume\n{}{}", days("a,", [24, 23, 24]), days("b,", [24, 24, 24])));
+    write(root, "lake/regions/0.csv", &format!("region,day,volume\n{}", days("north,", [48, 46, 47])));
+    write(root, "lake/all/0.csv", &format!("day,volume\n{}", days("", [48, 47, 48])));
+    let daily = "time: day, zone: Europe/Berlin, cadence: 1d, columns: { volume: { type: integer } }";
+    let step = |table: &str, keys: &str, rule: &str| {
+        let scope = format!("table: {table}, {keys}from: 2024-03-30, to: 2024-04-01");
+        format!(
+            "  {table}: {{ detect: invalid, with: {{ {scope}, rules: [{{ column: volume, equals: {{ table: hours, sum: volume{rule} }} }}] }} }}\n"
+        )
+    };
+    let text = format!(
+        "workflow: w\nkind: dag\ntables:\n  hours: {{ location: hours, format: csv, key: [region, station], time: ended, time_marks: end, cadence: 1h, columns: {{ volume: {{ type: integer }} }} \
+         }}\n  days: {{ location: days, format: csv, key: [station], {daily} }}\n  regions: {{ location: regions, format: csv, key: [region], {daily} }}\n  all: {{ location: all, format: csv, \
+         {daily} }}\nsteps:\n{}{}{}",
+        step("days", "keys: [a, b], ", ""),
+        step("regions", "keys: [north], ", ""),
+        step("all", "", ", tolerance: 0.5")
+    );
+    write(root, "w.yaml", &text);
+    let repair = Repair::open(root.join("w.yaml")).lake(root.join("lake")).connect().await.unwrap();
+    let report = repair.run().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    let state = repair.state(&report.run).await.unwrap();
+    let found = |step: &str| {
+        state.findings.get(step).map(|found| found.examples.clone()).unwrap_or_else(|| panic!("{step}: {:?}", report.problems))
+    };
+    let wrong = |step: &str| found(step).into_iter().map(|example| example.split(": its").next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(wrong("days"), ["b at 2024-03-30T23:00:00Z"]);
+    assert_eq!(wrong("regions"), ["north at 2024-03-31T22:00:00Z"]);
+    assert_eq!(wrong("all"), ["(all) at 2024-03-30T23:00:00Z"]);
+}
+
 #[tokio::test]
 async fn a_total_of_an_hour_that_is_there_twice_is_not_known() {
     let world = totals();

@@ -83,18 +83,13 @@ impl Checker<'_> {
             return;
         }
         let known = || draft.workflow.profiles.keys().map(String::as_str);
-        for (profile, tables) in &draft.workflow.elsewhere {
-            if draft.workflow.profiles.contains_key(profile) {
-                continue;
-            }
-            for place in tables.keys().filter_map(|name| draft.lake_places.get(name.as_str())) {
-                let help = if draft.workflow.profiles.is_empty() {
-                    format!("add `profiles: {{ {profile}: {{ lake: local, with: {{ root: … }} }} }}`, which says where that lake is")
-                } else {
-                    did_you_mean(profile, known()).unwrap_or_else(|| one_of(known()))
-                };
-                self.error(*place, format!("there is no profile {}", quoted(profile)), help);
-            }
+        for (profile, place) in draft.lake_places.values().filter(|(profile, _)| !draft.workflow.profiles.contains_key(profile)) {
+            let help = if draft.workflow.profiles.is_empty() {
+                format!("add `profiles: {{ {profile}: {{ lake: local, with: {{ root: … }} }} }}`, which says where that lake is")
+            } else {
+                did_you_mean(profile, known()).unwrap_or_else(|| one_of(known()))
+            };
+            self.error(*place, format!("there is no profile {}", quoted(profile)), help);
         }
     }
 

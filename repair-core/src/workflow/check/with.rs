@@ -207,7 +207,7 @@ impl<'a> Checker<'a> {
             // What is missing may be in an included file that could not be read.
             "table" | "source" | "calendar" | "lake" if !self.draft.complete => return,
             "table" => {
-                if let Some((profile, _)) = self.draft.workflow.elsewhere.iter().find(|(_, tables)| tables.contains_key(name)) {
+                if let Some((profile, _)) = self.draft.lake_places.get(name) {
                     let message =
                         format!("table {} is in the lake of profile {}, and only queries of sources see it", quoted(name), quoted(profile));
                     let help = format!(
