@@ -327,6 +327,14 @@ impl LocalLake {
         Self { engine: Some(engine), ..self }
     }
 
+    /// The same lake, in which nothing is kept of what is read. Whoever only reads it leaves it as it is.
+    #[must_use]
+    pub fn only_read(self) -> Self {
+        let mut inner = Inner::new(self.inner.root.clone());
+        inner.keeps = false;
+        Self { inner: Arc::new(inner) }
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.inner.root

@@ -51,6 +51,11 @@ mod with_local {
         Ok(Arc::new(open(path, profile)?))
     }
 
+    /// The lake of a folder, in which nothing is written.
+    pub(in crate::open) fn lake_to_read(path: &Path, profile: Option<&str>) -> Result<Arc<dyn Lake>> {
+        Ok(Arc::new(open(path, profile)?.only_read()))
+    }
+
     /// Where a lake's journal is.
     fn journal_path(root: &Path) -> PathBuf {
         root.join(".repair").join("journal.db")
@@ -84,7 +89,7 @@ mod with_local {
 }
 
 #[cfg(feature = "local")]
-pub(super) use with_local::{journal_to_read, journal_to_write, lake};
+pub(super) use with_local::{journal_to_read, journal_to_write, lake, lake_to_read};
 
 #[cfg(not(feature = "local"))]
 mod without_local {
@@ -101,6 +106,10 @@ mod without_local {
         Err(missing(path))
     }
 
+    pub(in crate::open) fn lake_to_read(path: &Path, _: Option<&str>) -> Result<Arc<dyn Lake>> {
+        Err(missing(path))
+    }
+
     pub(in crate::open) fn journal_to_read(path: &Path, _: Option<&str>) -> Result<Arc<dyn Journal>> {
         Err(missing(path))
     }
@@ -111,4 +120,4 @@ mod without_local {
 }
 
 #[cfg(not(feature = "local"))]
-pub(super) use without_local::{journal_to_read, journal_to_write, lake};
+pub(super) use without_local::{journal_to_read, journal_to_write, lake, lake_to_read};
