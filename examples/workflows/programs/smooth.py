@@ -2,7 +2,7 @@
 and what is left (Harvey 1989; Durbin and Koopman 2012). The Kalman smoother reads the series from both sides of a hole, and says how sure it is.
 
 A repairer for `repair`: it reads one request, and writes the rows that it can compute, each with the interval in which the true value lies in 95 % of
-cases, if the model is right. A hole with too little around it stays as it is."""
+cases, if the model is right. A hole that is too long, or has too little around it, stays as it is: for the next strategy."""
 
 import json
 import sys
@@ -74,6 +74,8 @@ written = 0
 for key, times in sorted(wanted.items()):
     series = known.get(key, {})
     for first, last in holes(times):
+        if (last - first) / HOUR + 1 > params["most_hours"]:
+            continue
         # As much on both sides as the hole is long, and the window.
         reach = window + (last - first)
         begin, hours = first - reach, int((last - first + 2 * reach) / HOUR) + 1
@@ -88,10 +90,15 @@ for key, times in sorted(wanted.items()):
         never_below_zero = numpy.nanmin(values) >= 0
         for hour in range(int((first - begin) / HOUR), int((last - begin) / HOUR) + 1):
             value, (low, high) = float(means[hour]), map(float, ends[hour])
+            if not numpy.isfinite(value):
+                continue
             if never_below_zero:
                 value, low, high = max(value, 0.0), max(low, 0.0), max(high, 0.0)
             at = (begin + hour * HOUR).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             row = dict(zip(table["key"], key)) | {time: at, column: round(value) if whole else round(value, 4)}
-            print(json.dumps(row | {"$estimated": {column: [round(low, 4), round(high, 4)]}}))
+            # Before the first known value, the smoother may not know how sure it is.
+            if numpy.isfinite([low, high]).all():
+                row["$estimated"] = {column: [round(low, 4), round(high, 4)]}
+            print(json.dumps(row))
             written += 1
 print(json.dumps({"$rows": written}))

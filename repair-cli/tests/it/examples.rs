@@ -413,7 +413,7 @@ mod statsmodels {
         // Holes of 72, 33 and 216 hours: the second begins with the year, and so has nothing before it.
         assert_eq!((output(&report, "find_gaps", "missing"), output(&report, "check", "missing")), (321, 0), "{report}");
         assert_eq!(report["usage"]["source_requests"], 3, "a program for each authority: {}", report["usage"]);
-        // Every estimate has its interval.
+        assert_eq!((&report["steps"]["fill"]["output"]["strategy"], output(&report, "fill", "repaired")), (&"kalman".into(), 321));
         let rows = clone.types("repair export demand --out - --format jsonl --lake lake");
         let filled: Vec<Value> =
             rows.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|row: &Value| !row["repaired_by"].is_null()).collect();
@@ -421,12 +421,15 @@ mod statsmodels {
         assert!(filled.iter().all(|row| row["demand_mw"].as_u64().is_some_and(|value| (300..10_000).contains(&value))));
         let why: Value =
             serde_json::from_str(&clone.types("repair why demand --key AZPS --at 2018-05-01T12:00:00Z --lake lake --json")).unwrap();
-        let text = why.to_string();
-        assert!(text.contains("kalman") && text.contains("estimated"), "{text}");
+        // The interval is around the estimate, and kept with it.
+        let repair = &why["repairs"][0];
+        let ends: Vec<f64> = repair["estimated"]["demand_mw"].as_array().unwrap().iter().map(|end| end.as_f64().unwrap()).collect();
+        let value = repair["row"]["demand_mw"].as_f64().unwrap();
+        assert!(repair["strategy"] == "kalman" && ends.len() == 2 && ends[0] < value && value < ends[1], "{why}");
 
         // It competes with the built-in strategies, alone and in chains.
         let compared = clone.types(&format!(
-            "{with_python} compare {file} --lake lake {KEYS} --seed 11 --strategies kalman,seasonal,regress,kalman+regress,interpolate --json"
+            "{with_python} compare {file} --lake lake {KEYS} --seed 11 --strategies kalman,fill,seasonal,joint,interpolate --json"
         ));
         let compared: Value = serde_json::from_str(&compared).unwrap();
         let loss: BTreeMap<&str, f64> = compared["strategies"]
