@@ -3,6 +3,7 @@
 //! It must not know what was asked: whether rows are believable is judged elsewhere. Nothing is guessed here. A row has the columns of the first one, a
 //! value has the type of the table's column, and a value that would change is an error.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
@@ -51,13 +52,45 @@ pub(crate) struct Rows {
     pub(crate) batches: Vec<RecordBatch>,
     /// The stretches for which the program vouches.
     pub(crate) covered: Vec<Covered>,
+    /// The intervals of estimates: the number of a row over all batches, and by column where its true value lies in 95 % of cases.
+    pub(crate) estimated: Vec<(usize, Intervals)>,
 }
+
+/// The ends of intervals, by column.
+pub(crate) type Intervals = BTreeMap<String, [f64; 2]>;
+
+/// The field of a row with the intervals of its estimates.
+const ESTIMATED: &str = "$estimated";
 
 impl Rows {
     /// How many rows there are.
     pub(crate) fn count(&self) -> u64 {
         self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
     }
+
+    /// The same rows, of which none may have the interval of an estimate.
+    ///
+    /// # Errors
+    /// `invalid` if one has.
+    pub(crate) fn without_estimates(self) -> Result<Self> {
+        match self.estimated.first() {
+            None => Ok(self),
+            Some((row, _)) => Err(Error::invalid(format!("`{ESTIMATED}` in row {}, which is for repairs alone", row + 1))),
+        }
+    }
+}
+
+/// The intervals in a value.
+fn intervals(value: Value) -> Result<Intervals> {
+    let shown = shown(&value.to_string());
+    serde_json::from_value(value).map_err(|_| {
+        Error::invalid(format!("`{ESTIMATED}`: {shown}, where intervals by column belong, such as {{\"value\": [17.5, 19.5]}},"))
+    })
+}
+
+/// The intervals in a text.
+fn intervals_of_text(text: &str) -> Result<Intervals> {
+    intervals(serde_json::from_str(text).unwrap_or_else(|_| text.into()))
 }
 
 /// Decodes an answer of any size, away from the threads that wait. One that makes a decoder panic is an error like any other.
@@ -103,7 +136,7 @@ impl Target {
         }
         let Some(columns) = columns else {
             return Err(Error::invalid(format!(
-                "a column `{}`, and table `{}` has no file that says which type it has; declare it under `columns` of the table, or answer with `arrow`",
+                "a column `{}`, and table `{}` has no file that says which type it has; write the first file, or answer with `arrow`",
                 shown(name),
                 table.name
             )));
@@ -157,28 +190,31 @@ struct Columns<'a> {
     table: &'a Table,
     targets: Vec<Target>,
     texts: Vec<Vec<Option<String>>>,
-    /// The number of each row's line.
+    /// The number of each row's line, or of the row.
     lines: Vec<u64>,
+    /// What these numbers count: lines or rows.
+    unit: &'static str,
     done: Vec<RecordBatch>,
 }
 
 impl<'a> Columns<'a> {
-    fn new(table: &'a Table, targets: Vec<Target>) -> Self {
+    fn new(table: &'a Table, targets: Vec<Target>, unit: &'static str) -> Self {
         let texts = targets.iter().map(|_| Vec::new()).collect();
-        Self { table, targets, texts, lines: Vec::new(), done: Vec::new() }
+        Self { table, targets, texts, lines: Vec::new(), unit, done: Vec::new() }
     }
 
     /// Adds a row: a text, or null, for each column.
     fn add(&mut self, line: u64, values: impl IntoIterator<Item = Result<Option<String>>>) -> Result<()> {
         for (texts, value) in self.texts.iter_mut().zip(values) {
-            texts.push(value.map_err(|error| Error::invalid(format!("{} in line {line}", error.message())))?);
+            texts.push(value.map_err(|error| Error::invalid(format!("{} in {} {line}", error.message(), self.unit)))?);
         }
         self.lines.push(line);
         if self.lines.len() >= ROWS_AT_ONCE { self.flush() } else { Ok(()) }
     }
 
-    fn line(&self, row: usize) -> u64 {
-        self.lines.get(row).copied().unwrap_or_default()
+    /// Where a row is, for messages.
+    fn line(&self, row: usize) -> String {
+        format!("{} {}", self.unit, self.lines.get(row).copied().unwrap_or_default())
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -207,11 +243,11 @@ impl<'a> Columns<'a> {
         let null = || (0..texts.len()).find(|row| texts.is_null(*row));
         match target {
             Target::Key(name) => match null() {
-                Some(row) => Err(Error::invalid(format!("no `{name}` in line {}", self.line(row)))),
+                Some(row) => Err(Error::invalid(format!("no `{name}` in {}", self.line(row)))),
                 None => Ok(Arc::new(texts)),
             },
             Target::Time(name) => match null() {
-                Some(row) => Err(Error::invalid(format!("no `{name}` in line {}", self.line(row)))),
+                Some(row) => Err(Error::invalid(format!("no `{name}` in {}", self.line(row)))),
                 None => Ok(Arc::new(self.instants(name, &texts)?)),
             },
             Target::Value(field) => {
@@ -234,7 +270,7 @@ impl<'a> Columns<'a> {
             let one: ArrayRef = Arc::new(texts.slice(row, 1));
             shape::cast_strict(&one, field.data_type()).err()?;
             let (name, line) = (shown(field.name()), self.line(row));
-            Some(Error::invalid(format!("`{name}`: {} in line {line}, which is no {}", shown(texts.value(row)), field.data_type())))
+            Some(Error::invalid(format!("`{name}`: {} in {line}, which is no {}", shown(texts.value(row)), field.data_type())))
         })
     }
 
@@ -247,18 +283,14 @@ impl<'a> Columns<'a> {
             };
             let odd = || {
                 Error::invalid(format!(
-                    "`{name}`: {} in line {}, which is no instant with its zone, such as 2024-03-04T05:00:00Z",
+                    "`{name}`: {} in {}, which is no instant with its zone, such as 2024-03-04T05:00:00Z",
                     shown(text),
                     self.line(row)
                 ))
             };
             let instant: Timestamp = text.parse().map_err(|_| odd())?;
             if instant.as_nanosecond() % 1_000 != 0 {
-                return Err(Error::invalid(format!(
-                    "`{name}`: {} in line {}, which is finer than microseconds",
-                    shown(text),
-                    self.line(row)
-                )));
+                return Err(Error::invalid(format!("`{name}`: {} in {}, which is finer than microseconds", shown(text), self.line(row))));
             }
             all.push(Some(instant.as_microsecond()));
         }
@@ -290,18 +322,18 @@ fn finite(name: &str, values: &ArrayRef) -> Result<()> {
 
 fn of_json(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows> {
     let mut all: Option<(Vec<String>, Columns<'_>)> = None;
-    let (mut rows, mut declared, mut covered) = (0u64, None, Vec::new());
+    let (mut rows, mut declared, mut covered, mut estimated) = (0u64, None, Vec::new(), Vec::new());
     for (number, line) in (1u64..).zip(bytes.split(|byte| *byte == b'\n')) {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let row: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
+        let mut row: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             Error::invalid(format!(
                 "something that is not an object of JSON in line {number} ({error}): {}",
                 shown(&String::from_utf8_lossy(line))
             ))
         })?;
-        if let Some(name) = row.keys().find(|name| name.starts_with('$')) {
+        if let Some(name) = row.keys().find(|name| name.starts_with('$') && *name != ESTIMATED) {
             match (name.as_str(), row.get(name), row.len()) {
                 ("$rows", Some(Value::Number(count)), 1) if count.is_u64() && declared.is_none() => declared = count.as_u64(),
                 ("$covered", Some(Value::Object(stretch)), 1) => covered.push(stretch_of(stretch, number)?),
@@ -314,13 +346,17 @@ fn of_json(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows
             }
             continue;
         }
+        if let Some(value) = row.remove(ESTIMATED).filter(|value| !value.is_null()) {
+            let of_row = intervals(value).map_err(|error| Error::invalid(format!("{} in line {number}", error.message())))?;
+            estimated.push((usize::try_from(rows).unwrap_or(usize::MAX), of_row));
+        }
         rows += 1;
         let (names, all) = match &mut all {
             Some(all) => all,
             none => {
                 let names: Vec<String> = row.keys().cloned().collect();
                 let targets = targets(names.iter().map(String::as_str), table, columns)?;
-                none.insert((names, Columns::new(table, targets)))
+                none.insert((names, Columns::new(table, targets, "line")))
             }
         };
         if row.len() != names.len() || !names.iter().all(|name| row.contains_key(name)) {
@@ -346,7 +382,7 @@ fn of_json(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows
         Some((_, all)) => all.finish()?,
         None => Vec::new(),
     };
-    Ok(Rows { batches, covered })
+    Ok(Rows { batches, covered, estimated })
 }
 
 /// The stretch for which a line vouches.
@@ -419,19 +455,28 @@ fn of_csv(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows>
         return Err(Error::invalid("no header; one that has no rows writes the header"));
     }
     let names: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
-    let targets = targets(names.iter().map(String::as_str), table, columns)?;
+    let interval_at = names.iter().position(|name| name == ESTIMATED);
+    let targets = targets(names.iter().map(String::as_str).filter(|name| *name != ESTIMATED), table, columns)?;
     if let Some(nested) = targets.iter().find_map(|target| match target {
         Target::Value(field) if field.data_type().is_nested() => Some(field),
         _ => None,
     }) {
         return Err(Error::invalid(format!("a column `{}`, which is nested, so that only `arrow` can bring it", shown(nested.name()))));
     }
-    let mut all = Columns::new(table, targets);
+    let mut all = Columns::new(table, targets, "line");
+    let mut estimated = Vec::new();
+    let mut rows = 0;
     while reader.read_record(&mut record).map_err(broken)? {
         let line = record.position().map_or(0, csv::Position::line);
-        all.add(line, record.iter().map(|value| Ok((!value.is_empty()).then(|| value.to_owned()))))?;
+        if let Some(text) = interval_at.and_then(|at| record.get(at)).filter(|text| !text.is_empty()) {
+            let of_row = intervals_of_text(text).map_err(|error| Error::invalid(format!("{} in line {line}", error.message())))?;
+            estimated.push((rows, of_row));
+        }
+        let values = record.iter().enumerate().filter(|(at, _)| Some(*at) != interval_at);
+        all.add(line, values.map(|(_, value)| Ok((!value.is_empty()).then(|| value.to_owned()))))?;
+        rows += 1;
     }
-    Ok(Rows { batches: all.finish()?, covered: Vec::new() })
+    Ok(Rows { batches: all.finish()?, covered: Vec::new(), estimated })
 }
 
 fn of_arrow(bytes: Vec<u8>, table: &Table, columns: Option<&Schema>) -> Result<Rows> {
@@ -440,9 +485,13 @@ fn of_arrow(bytes: Vec<u8>, table: &Table, columns: Option<&Schema>) -> Result<R
     refuse_compression(&buffer)?;
     // It takes slices of what is there, whatever lengths the stream claims.
     let mut decoder = StreamDecoder::new();
-    let mut batches = Vec::new();
+    let (mut batches, mut estimated, mut before) = (Vec::new(), Vec::new(), 0);
     while !buffer.is_empty() {
-        if let Some(batch) = decoder.decode(&mut buffer).map_err(broken)? {
+        if let Some(mut batch) = decoder.decode(&mut buffer).map_err(broken)? {
+            if let Some((at, _)) = batch.schema_ref().column_with_name(ESTIMATED) {
+                estimated.extend(intervals_of_column(&batch.remove_column(at), before)?);
+            }
+            before += batch.num_rows();
             batches.push(in_shape(&batch, table, columns)?);
         }
     }
@@ -450,9 +499,23 @@ fn of_arrow(bytes: Vec<u8>, table: &Table, columns: Option<&Schema>) -> Result<R
     decoder.finish().map_err(broken)?;
     let schema = schema.ok_or_else(|| Error::invalid("a stream of Arrow without a schema"))?;
     if batches.is_empty() {
-        targets(schema.fields().iter().map(|field| field.name().as_str()), table, columns.or(Some(&schema)))?;
+        let names = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != ESTIMATED);
+        targets(names, table, columns.or(Some(&schema)))?;
     }
-    Ok(Rows { batches, covered: Vec::new() })
+    Ok(Rows { batches, covered: Vec::new(), estimated })
+}
+
+/// The intervals in a column of texts, of rows before which there are so many.
+fn intervals_of_column(column: &ArrayRef, before: usize) -> Result<Vec<(usize, Intervals)>> {
+    if !shape::is_text(column.data_type()) {
+        return Err(Error::invalid(format!("`{ESTIMATED}` as {}, which is no text", column.data_type())));
+    }
+    let texts = shape::cast_strict(column, &DataType::Utf8)?;
+    let of_row = |(row, text): (usize, &str)| {
+        let of_row = intervals_of_text(text).map_err(|error| Error::invalid(format!("{} in row {}", error.message(), before + row + 1)))?;
+        Ok((before + row, of_row))
+    };
+    texts.as_string::<i32>().iter().enumerate().filter_map(|(row, text)| Some((row, text?))).map(of_row).collect()
 }
 
 /// Refuses messages whose bodies are compressed: what they claim to unpack to would be taken from memory.
@@ -522,7 +585,7 @@ pub(crate) fn of_objects(rows: &[Map<String, Value>], table: &Table, columns: Op
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
     let names: Vec<&str> = first.keys().map(String::as_str).collect();
     let targets = targets(names.iter().copied(), table, columns)?;
-    let mut all = Columns::new(table, targets);
+    let mut all = Columns::new(table, targets, "row");
     for (number, row) in (1u64..).zip(rows) {
         if row.len() != names.len() || !names.iter().all(|name| row.contains_key(*name)) {
             return Err(Error::invalid(format!("rows of different columns: row {number} has not those of the first")));

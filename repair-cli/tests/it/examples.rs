@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// The examples that other tests run: the demo's own, the smallest program's, and the one that needs Python.
-const ELSEWHERE: [&str; 5] = [
+/// The examples that other tests run: the demo's own, the smallest program's, and those that need Python.
+const ELSEWHERE: [&str; 6] = [
     "stock-pipeline/workflows/ticker-hourly.yaml",
     "stock-pipeline/standing/ticker-standing.yaml",
     "stock-pipeline/standing-alpaca/ticker-alpaca.yaml",
     "first-program/air-quality.yaml",
     "workflows/sensors-python.yaml",
+    "workflows/us-power-statsmodels.yaml",
 ];
 
 fn root() -> PathBuf {
@@ -379,6 +380,66 @@ mod python {
         let of = |what: &str| rows.lines().filter(|line| line.contains(what)).count();
         assert_eq!((of("20.75"), of("9999"), of("2024-03-05T")), (3, 0, 8), "{rows}");
         assert!(rows.lines().any(|line| line.starts_with("b,2024-03-04T12:00:00Z,7.25") && line.contains("command")), "{rows}");
+    }
+}
+
+/// What needs a package of Python, which is installed from its registry unless REPAIR_TEST_PYTHON names a Python that has it.
+mod statsmodels {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The folder of a Python with statsmodels.
+    fn python(clone: &Clone) -> String {
+        if let Some(python) = std::env::var_os("REPAIR_TEST_PYTHON") {
+            return Path::new(&python).parent().unwrap().display().to_string();
+        }
+        // The first lines of the example say it in this way.
+        clone.types("python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check statsmodels");
+        clone.folder.path().join("venv/bin").display().to_string()
+    }
+
+    const KEYS: &str = "--param keys=AZPS,PSEI,WACM";
+
+    #[test]
+    #[ignore = "needs Python with statsmodels, which it installs with pip; REPAIR_TEST_PYTHON names a Python that has it"]
+    fn a_year_of_demand_is_filled_by_a_kalman_smoother_that_says_how_sure_it_is() {
+        let clone = Clone::new();
+        let with_python = format!("export PATH=\"{}:$PATH\"; repair", python(&clone));
+        clone.types("mkdir -p lake && cp -r testdata/us-power-hourly lake");
+        let file = "examples/workflows/us-power-statsmodels.yaml";
+        assert!(clone.types(&format!("repair validate {file}")).contains("has no mistakes"));
+        let report: Value = serde_json::from_str(&clone.types(&format!("{with_python} run {file} --lake lake {KEYS} --json"))).unwrap();
+        // Holes of 72, 33 and 216 hours: the second begins with the year, and so has nothing before it.
+        assert_eq!((output(&report, "find_gaps", "missing"), output(&report, "check", "missing")), (321, 0), "{report}");
+        assert_eq!(report["usage"]["source_requests"], 3, "a program for each authority: {}", report["usage"]);
+        assert_eq!((&report["steps"]["fill"]["output"]["strategy"], output(&report, "fill", "repaired")), (&"kalman".into(), 321));
+        let rows = clone.types("repair export demand --out - --format jsonl --lake lake");
+        let filled: Vec<Value> =
+            rows.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|row: &Value| !row["repaired_by"].is_null()).collect();
+        assert_eq!(filled.len(), 321);
+        assert!(filled.iter().all(|row| row["demand_mw"].as_u64().is_some_and(|value| (300..10_000).contains(&value))));
+        let why: Value =
+            serde_json::from_str(&clone.types("repair why demand --key AZPS --at 2018-05-01T12:00:00Z --lake lake --json")).unwrap();
+        // The interval is around the estimate, and kept with it.
+        let repair = &why["repairs"][0];
+        let ends: Vec<f64> = repair["estimated"]["demand_mw"].as_array().unwrap().iter().map(|end| end.as_f64().unwrap()).collect();
+        let value = repair["row"]["demand_mw"].as_f64().unwrap();
+        assert!(repair["strategy"] == "kalman" && ends.len() == 2 && ends[0] < value && value < ends[1], "{why}");
+
+        // It competes with the built-in strategies, alone and in chains.
+        let compared = clone.types(&format!(
+            "{with_python} compare {file} --lake lake {KEYS} --seed 11 --strategies kalman,fill,seasonal,joint,interpolate --json"
+        ));
+        let compared: Value = serde_json::from_str(&compared).unwrap();
+        let loss: BTreeMap<&str, f64> = compared["strategies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|strategy| (strategy["name"].as_str().unwrap(), strategy["loss"].as_f64().unwrap()))
+            .collect();
+        println!("{loss:?}");
+        assert!(loss["kalman"] < loss["interpolate"] && loss["kalman"] < 2.0 * loss["seasonal"], "{loss:?}");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::ONE_CALL;
 use crate::allowed::Options;
 use crate::command::program::{Program, config, described};
 use crate::command::{NAME, OF_TABLE, ROW_BYTES, id_of, kept, values_of};
-use crate::rows::{self, RowFormat};
+use crate::rows::{self, RowFormat, Rows};
 
 /// How many rows a program may be given at once. They are held in memory, and written as JSON.
 const MOST_ROWS: usize = 1_000_000;
@@ -179,7 +179,7 @@ impl CommandDetect {
         // Only which rows are meant is read, so that a program cannot say something that nobody looks at.
         let places: Vec<_> = table.key.iter().map(|name| shape::key_field(name)).chain([shape::time_field(table)]).collect();
         let decoded = rows::decoded(self.rows, answered.answer.clone(), kept(table), Some(Arc::new(Schema::new(places)))).await;
-        let found = decoded.and_then(|rows| {
+        let found = decoded.and_then(Rows::without_estimates).and_then(|rows| {
             if !rows.covered.is_empty() {
                 return Err(Error::invalid("a `$covered`, which is for sources alone"));
             }

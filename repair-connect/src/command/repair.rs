@@ -3,16 +3,18 @@
 //! A unit is judged and cut as a request to a source is: [`Backfill`] asks a source that stands for the program.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::{Array, RecordBatch};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use repair_core::builtin::Period;
 use repair_core::builtin::repair::{Backfill, BackfillConfig};
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Layer, ScanRequest};
-use repair_core::model::{Findings, Fix, Interval, Key, SlotGrid, SlotRange, Unit};
+use repair_core::model::{Estimates, Findings, Fix, Interval, Key, SlotGrid, SlotRange, Table, Unit};
 use repair_core::plugin::{Answer, Limits, PlannedUnits, PluginKind, Reads, Registry, Repairer, Request, Source, StepContext};
+use repair_core::text::visible;
 use repair_core::{Error, ErrorKind, Result};
 use serde_json::{Map, Value};
 
@@ -21,7 +23,7 @@ use crate::columns::TableColumns;
 use crate::command::program::{Program, config, described};
 use crate::command::source::limits;
 use crate::command::{NAME, OF_TABLE, ROW_BYTES, id_of, kept, values_of};
-use crate::rows::{self, RowFormat};
+use crate::rows::{self, Intervals, RowFormat};
 
 /// How many rows around the slots a program may be given. They are held in memory, and written as JSON.
 const MOST_AROUND: usize = 1_000_000;
@@ -87,16 +89,17 @@ impl CommandRepair {
         Ok(Self { asking: Arc::new(asking), name, backfill: Backfill::new(&backfill, None).of_computed_rows() })
     }
 
-    /// The same context, in which the program is the only source.
-    fn within(&self, context: &StepContext, unit: Option<(&Findings, &Unit)>) -> StepContext {
+    /// The same context, in which the program is the only source, and where the intervals of its estimates go.
+    fn within(&self, context: &StepContext, unit: Option<(&Findings, &Unit)>) -> (StepContext, Arc<Mutex<Estimates>>) {
         let unit = unit.map(|(findings, unit)| Asked {
             kind: findings.kind.as_str(),
             grid: findings.scope.grid,
             wanted: unit.wanted.iter().map(|wanted| (wanted.key.clone(), wanted.slots.clone())).collect(),
             cells: cells_of(findings, unit),
         });
-        let source: Arc<dyn Source> = Arc::new(OfUnit { asking: self.asking.clone(), unit });
-        context.clone().with_sources([(self.name.clone(), source)])
+        let estimates: Arc<Mutex<Estimates>> = Arc::default();
+        let source: Arc<dyn Source> = Arc::new(OfUnit { asking: self.asking.clone(), unit, estimates: estimates.clone() });
+        (context.clone().with_sources([(self.name.clone(), source)]), estimates)
     }
 }
 
@@ -111,7 +114,7 @@ fn cells_of(findings: &Findings, unit: &Unit) -> BTreeMap<(Key, i64), Vec<String
 #[async_trait]
 impl Repairer for CommandRepair {
     async fn plan(&self, context: &StepContext, findings: &Findings) -> Result<PlannedUnits> {
-        self.backfill.plan(&self.within(context, None), findings).await
+        self.backfill.plan(&self.within(context, None).0, findings).await
     }
 
     fn reads(&self) -> Reads {
@@ -119,7 +122,11 @@ impl Repairer for CommandRepair {
     }
 
     async fn repair(&self, context: &StepContext, findings: &Findings, unit: &Unit) -> Result<Fix> {
-        self.backfill.repair(&self.within(context, Some((findings, unit))), findings, unit).await
+        let (within, estimates) = self.within(context, Some((findings, unit)));
+        let mut fix = self.backfill.repair(&within, findings, unit).await?;
+        // No code that can panic runs under the lock, so the data behind a poisoned lock is intact.
+        fix.estimates.extend(std::mem::take(&mut *estimates.lock().unwrap_or_else(PoisonError::into_inner)));
+        Ok(fix)
     }
 }
 
@@ -137,7 +144,7 @@ impl Asked {
     }
 
     /// The slots, each as the row that belongs there, without its values.
-    fn as_json(&self, table: &repair_core::model::Table) -> Vec<Value> {
+    fn as_json(&self, table: &Table) -> Vec<Value> {
         let mut all = Vec::new();
         for (key, slots) in &self.wanted {
             for slot in slots.iter().flat_map(|slots| slots.first..slots.end) {
@@ -158,6 +165,7 @@ impl Asked {
 struct OfUnit {
     asking: Arc<Asking>,
     unit: Option<Asked>,
+    estimates: Arc<Mutex<Estimates>>,
 }
 
 #[async_trait]
@@ -170,7 +178,7 @@ impl Source for OfUnit {
         let asking = &self.asking;
         let unit = self.unit.as_ref().ok_or_else(|| Error::internal("a program is asked for no unit"))?;
         let (table, program) = (&request.table, &asking.program);
-        let columns = asking.columns.of(context, table).await?;
+        let columns = asking.columns.of(context, table, None).await?;
         let id = id_of(&[&context.run, &context.step, "repair"], table, &request.interval, &request.keys);
         let mut asked = program.request("repair", context, &id);
         asked.extend([
@@ -189,6 +197,8 @@ impl Source for OfUnit {
             if !rows.covered.is_empty() {
                 return Err(Error::invalid("a `$covered`, which is for sources alone: a repair confirms nothing absent"));
             }
+            let mut intervals = rows.estimated.iter().peekable();
+            let (mut estimates, mut before) = (Estimates::default(), 0);
             // A source may return what lies between gaps. A program was given each slot, and must keep to them.
             for batch in &rows.batches {
                 let places = KeyTime::of(table, batch)?;
@@ -199,13 +209,36 @@ impl Source for OfUnit {
                         let time = unit.grid.time_of(slot);
                         return Err(Error::invalid(format!("a row of {key} at {time}, which was not requested")));
                     }
+                    if let Some((_, of_row)) = intervals.next_if(|(number, _)| *number == before + row) {
+                        add(&mut estimates, batch, row, (&key, slot), of_row)?;
+                    }
                 }
+                before += batch.num_rows();
             }
-            Ok(rows)
+            Ok((rows, estimates))
         });
-        let rows = checked.map_err(|error| answered.refused(&error))?;
+        let (rows, estimates) = checked.map_err(|error| answered.refused(&error))?;
+        self.estimates.lock().unwrap_or_else(PoisonError::into_inner).extend(estimates);
         Ok(Answer::new(rows.batches).with_said(format!("`{}`, exit code {}", program.name(), answered.code)))
     }
+}
+
+/// Adds the intervals of a row.
+///
+/// # Errors
+/// `invalid` if one is of a column in which the row has no number, or ends before it begins.
+fn add(estimates: &mut Estimates, batch: &RecordBatch, row: usize, (key, slot): (&Key, i64), intervals: &Intervals) -> Result<()> {
+    for (column, [low, high]) in intervals {
+        let is_number = batch.column_by_name(column).is_some_and(|values| values.data_type().is_numeric() && values.is_valid(row));
+        if !is_number {
+            return Err(Error::invalid(format!("an interval of `{}` for {key}, where the row has no number", visible(column))));
+        }
+        if low > high {
+            return Err(Error::invalid(format!("an interval of `{column}` for {key} from {low} to {high}, which ends before it begins")));
+        }
+        estimates.insert_interval(key, slot, column, [*low, *high]);
+    }
+    Ok(())
 }
 
 /// The rows around the slots of a unit, as readers see them, without what is wrong.

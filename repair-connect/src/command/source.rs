@@ -101,7 +101,7 @@ impl Source for CommandSource {
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         let table = &request.table;
-        let columns = self.columns.of(context, table).await?;
+        let columns = self.columns.of(context, table, None).await?;
         let id = id_of(&[&context.run, &context.step, "source"], table, &request.interval, &request.keys);
         let mut asked = self.program.request("source", context, &id);
         asked.extend([
@@ -113,7 +113,7 @@ impl Source for CommandSource {
         let values = values_of(table, &request.interval, &request.keys);
         let answered = self.program.call(context, asked, values, &[]).await?;
         let decoded = rows::decoded(self.rows, answered.answer.clone(), kept(table), columns).await;
-        let found = decoded.and_then(|rows| self.covered(request, rows, context.clock.now()));
+        let found = decoded.and_then(Rows::without_estimates).and_then(|rows| self.covered(request, rows, context.clock.now()));
         let (rows, covered) = found.map_err(|error| answered.refused(&error))?;
         let said = format!("`{}`, exit code {}", self.program.name(), answered.code);
         Ok(Answer::new(rows.batches).with_covered(covered).with_said(said))

@@ -2,7 +2,7 @@
 
 use repair_core::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What a reply means.
@@ -52,11 +52,19 @@ pub struct AnswerRule {
     /// The place in the body that it is about, as a JSON Pointer such as `/status`.
     #[serde(default)]
     pub at: Option<String>,
-    /// What stands there; if it says nothing, anything but null.
-    #[serde(default)]
+    /// What stands there, which may be null; if it says nothing, anything but null.
+    #[serde(default, deserialize_with = "anything")]
     pub equals: Option<Value>,
+    /// Whether the rule is about bodies in which there is nothing there, not even null.
+    #[serde(default)]
+    pub missing: bool,
     /// What the reply means.
     pub means: Means,
+}
+
+/// A value that may be null, which is something else than none.
+fn anything<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl AnswerRule {
@@ -69,18 +77,24 @@ impl AnswerRule {
                 "a rule under `answers` has `equals` and no `at`; write the place in the body, such as `at: /status`",
             ));
         }
+        if self.missing && (self.at.is_none() || self.equals.is_some()) {
+            return Err(Error::invalid(
+                "a rule under `answers` with `missing` needs the place in the body where nothing is, such as `at: /status`, and no `equals`",
+            ));
+        }
         if self.status.is_none() && self.at.is_none() {
             return Err(Error::invalid("a rule under `answers` has neither `status` nor `at`, and would apply to every answer"));
         }
         Ok(())
     }
 
-    /// Whether it applies to a reply.
+    /// Whether it applies to a reply, whose body is none if it is not JSON.
     fn applies(&self, status: u16, body: Option<&Value>) -> bool {
         self.status.is_none_or(|own| own == status)
             && self.at.as_ref().is_none_or(|at| {
                 let there = body.and_then(|body| body.pointer(at));
                 match &self.equals {
+                    _ if self.missing => body.is_some() && there.is_none(),
                     Some(value) => there == Some(value),
                     None => there.is_some_and(|there| !there.is_null()),
                 }
@@ -88,9 +102,9 @@ impl AnswerRule {
     }
 }
 
-/// What a reply means by rules.
-pub(super) fn meaning(rules: &[AnswerRule], status: u16, body: Option<&Value>) -> Option<Means> {
-    rules.iter().find(|rule| rule.applies(status, body)).map(|rule| rule.means)
+/// The rule that says what a reply means.
+pub(super) fn ruling<'a>(rules: &'a [AnswerRule], status: u16, body: Option<&Value>) -> Option<&'a AnswerRule> {
+    rules.iter().find(|rule| rule.applies(status, body))
 }
 
 /// Checks a JSON Pointer (RFC 6901).

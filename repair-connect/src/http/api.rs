@@ -16,9 +16,10 @@ use repair_core::plugin::StepContext;
 use repair_core::{Error, ErrorKind, Result};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::http::answers::AnswerRule;
 use crate::secret::{Secret, without};
 
 /// The default time limit of one request.
@@ -41,6 +42,7 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(2);
 
 /// The words in which errors speak of an API.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Words {
     /// The key of the configuration that holds its address.
     pub address: &'static str,
@@ -52,25 +54,46 @@ pub struct Words {
     pub keys: &'static str,
 }
 
+impl Default for Words {
+    /// Those for an API that a workflow describes.
+    fn default() -> Self {
+        Self { address: "base_url", rows: "rows", slots: "slots", keys: "keys" }
+    }
+}
+
+impl Words {
+    /// The same words with others for what a page holds, what rows are for, and what is asked for.
+    #[must_use]
+    pub fn with(self, rows: &'static str, slots: &'static str, keys: &'static str) -> Self {
+        Self { rows, slots, keys, ..self }
+    }
+
+    /// The same words for an address that another key of the configuration holds.
+    #[must_use]
+    pub(crate) fn with_address(self, address: &'static str) -> Self {
+        Self { address, ..self }
+    }
+}
+
 /// One request to an API.
 #[derive(Clone)]
-pub struct Call {
+pub(crate) struct Call {
     /// The method.
-    pub method: Method,
+    pub(crate) method: Method,
     /// The URL. Its query is never shown.
-    pub url: Url,
+    pub(crate) url: Url,
     /// What is sent.
-    pub body: Option<Vec<u8>>,
+    pub(crate) body: Option<Vec<u8>>,
     /// The headers that hold the keys.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// The keys, which are removed from everything that is shown.
-    pub secrets: Vec<Secret>,
+    pub(crate) secrets: Vec<Secret>,
     /// The variables that hold the keys, for messages that say what to check.
-    pub variables: String,
+    pub(crate) variables: String,
 }
 
 /// An API at one address.
-pub struct Api {
+pub(crate) struct Api {
     provider: String,
     words: Words,
     base: Url,
@@ -85,7 +108,7 @@ impl Api {
     ///
     /// # Errors
     /// `invalid` if the address is not that of an API, or keys would be sent to it unencrypted.
-    pub fn new(provider: impl Into<String>, base_url: &str, timeout: Option<Period>, words: Words) -> Result<Self> {
+    pub(crate) fn new(provider: impl Into<String>, base_url: &str, timeout: Option<Period>, words: Words) -> Result<Self> {
         let provider = provider.into();
         let address = words.address;
         let wrong =
@@ -108,14 +131,14 @@ impl Api {
     ///
     /// # Errors
     /// `internal` if the address cannot have paths, which was checked before.
-    pub fn url(&self, path: &[&str]) -> Result<Url> {
+    pub(crate) fn url(&self, path: &[&str]) -> Result<Url> {
         let mut url = self.base.clone();
         url.path_segments_mut().map_err(|()| Error::internal("the URL cannot have a path"))?.pop_if_empty().extend(path);
         Ok(url)
     }
 
     /// The client, made on first use, because reading the system's certificates takes a while and may fail.
-    pub fn client(&self) -> Result<&Client> {
+    pub(crate) fn client(&self) -> Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
@@ -148,7 +171,7 @@ impl Api {
     /// # Errors
     /// `throttled`, if the API allows no request for long; `transient` or `timeout`, if there is no whole reply; `invalid`, if it is too large;
     /// `cancelled`.
-    pub async fn send(&self, context: &StepContext, call: &Call) -> Result<Reply> {
+    pub(crate) async fn send(&self, context: &StepContext, call: &Call) -> Result<Reply> {
         let stopped = || Error::new(ErrorKind::Cancelled, "the run was asked to stop");
         let reply = tokio::select! {
             biased;
@@ -157,15 +180,6 @@ impl Api {
         };
         context.beat();
         Ok(reply)
-    }
-
-    /// Gets one page.
-    ///
-    /// # Errors
-    /// `throttled`, `denied`, `not-found`, `transient`, `timeout` or `invalid`, depending on the reply, or `cancelled`.
-    pub async fn get<T: DeserializeOwned>(&self, context: &StepContext, call: &Call) -> Result<T> {
-        let reply = self.send(context, call).await?;
-        if reply.status.is_success() { self.read(call, &reply) } else { Err(self.refusal(context, call, &reply)) }
     }
 
     async fn exchange(&self, context: &StepContext, call: &Call) -> Result<Reply> {
@@ -253,35 +267,56 @@ impl Api {
         Error::new(kind, format!("{} {what}; the request was for {}", self.provider, place(&call.url))).because(error.without_url())
     }
 
+    /// The error for a reply whose rows are none, with why.
+    pub(crate) fn no_page(&self, call: &Call, why: &str, body: &[u8]) -> Error {
+        let why = in_line(why, &call.secrets);
+        self.unusable(call, &format!("something that is not a page of {} ({why})", self.words.rows), body)
+    }
+
     /// The value of JSON that a reply is.
     ///
     /// # Errors
     /// `invalid`, with the place where it is something else, and its beginning.
-    pub fn read<T: DeserializeOwned>(&self, call: &Call, reply: &Reply) -> Result<T> {
+    pub(crate) fn read(&self, call: &Call, reply: &Reply) -> Result<Value> {
         let mut json = serde_json::Deserializer::from_slice(&reply.body);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let value = Value::deserialize(&mut json).map_err(|error| {
             let kind = reply.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no type given");
-            let path = error.path().to_string();
-            let at = if path == "." { String::new() } else { format!(" at `{}`", shown(path.as_bytes(), &call.secrets)) };
-            let why = shown(error.inner().to_string().as_bytes(), &call.secrets);
-            let kind = shown(kind.as_bytes(), &call.secrets);
-            self.unusable(call, &format!("something that is not a page of {}{at} ({kind}: {why})", self.words.rows), &reply.body)
+            self.no_page(call, &format!("{kind}: {error}"), &reply.body)
         })?;
         json.end().map_err(|error| self.unusable(call, &format!("more than one value ({error})"), &reply.body))?;
         Ok(value)
     }
 
     /// The error for a reply that cannot be used, which shows how the reply begins.
-    pub fn unusable(&self, call: &Call, what: &str, body: &[u8]) -> Error {
+    pub(crate) fn unusable(&self, call: &Call, what: &str, body: &[u8]) -> Error {
         let message =
             format!("{} answered {} with {what}; the answer begins: {}", self.provider, place(&call.url), shown(body, &call.secrets));
         Error::invalid(message)
     }
 
-    /// The error of another kind for a reply, with what it says and how long it asks to wait.
-    pub fn refused_as(&self, context: &StepContext, call: &Call, reply: &Reply, kind: ErrorKind) -> Error {
-        let said = said(&reply.body).map_or_else(|| shown(&reply.body, &call.secrets), |said| shown(said.as_bytes(), &call.secrets));
-        let what = format!("{} answered {} with {}: {said}", self.provider, place(&call.url), reply.status.as_u16());
+    /// The error for a reply that a rule calls one: what the rule found, what the reply says, and how long it asks to wait.
+    pub(crate) fn refused_as(&self, context: &StepContext, call: &Call, reply: &Reply, rule: &AnswerRule, kind: ErrorKind) -> Error {
+        let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
+        let there = rule.at.as_ref().and_then(|at| body.as_ref()?.pointer(at));
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let found = there.map(text);
+        let message = said(&reply.body).filter(|said| found.as_ref() != Some(said));
+        let why = match (&rule.at, &found) {
+            (None, _) => String::new(),
+            (Some(at), None) => format!(", without anything at `{at}`"),
+            (Some(at), Some(found)) => format!(", where `{at}` is `{}`", shown(found.as_bytes(), &call.secrets)),
+        };
+        let more = match (message, &found) {
+            (Some(said), _) => format!(": {}", shown(said.as_bytes(), &call.secrets)),
+            (None, Some(_)) => String::new(),
+            (None, None) => format!("; the answer begins: {}", shown(&reply.body, &call.secrets)),
+        };
+        let hint = match kind {
+            ErrorKind::Throttled => "; lower the source's `rate_limit`".to_owned(),
+            ErrorKind::Denied => format!("; check {}, and whether your plan includes this data", call.variables),
+            _ => String::new(),
+        };
+        let what = format!("{} answered {} with {}{why}{more}{hint}", self.provider, place(&call.url), reply.status.as_u16());
         let error = Error::new(kind, what);
         match wait_asked_for(&reply.headers, context.clock.now()) {
             Some(wait) if matches!(kind, ErrorKind::Throttled | ErrorKind::Transient) => error.retry_after(wait),
@@ -290,7 +325,7 @@ impl Api {
     }
 
     /// The error for a reply whose status is not a success.
-    pub fn refusal(&self, context: &StepContext, call: &Call, reply: &Reply) -> Error {
+    pub(crate) fn refusal(&self, context: &StepContext, call: &Call, reply: &Reply) -> Error {
         let status = reply.status;
         let said = said(&reply.body).map_or_else(|| shown(&reply.body, &call.secrets), |said| shown(said.as_bytes(), &call.secrets));
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -340,7 +375,7 @@ impl Api {
 ///
 /// # Errors
 /// `internal` if it cannot be one, which was checked when it was read.
-pub fn header(before: &str, key: &Secret) -> Result<HeaderValue> {
+pub(crate) fn header(before: &str, key: &Secret) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("{before}{}", key.reveal()))
         .map_err(|_| Error::internal("a checked key does not fit into a header"))?;
     value.set_sensitive(true);
@@ -349,13 +384,13 @@ pub fn header(before: &str, key: &Secret) -> Result<HeaderValue> {
 
 /// A complete reply.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// Its status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// Its headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// Its body.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -367,19 +402,24 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// A URL in a form that may be shown: without query and user.
-pub fn place(url: &Url) -> String {
+pub(crate) fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// The beginning of a text in a form that may be shown: on one line and without keys.
-pub fn shown(text: &[u8], secrets: &[Secret]) -> String {
+pub(crate) fn shown(text: &[u8], secrets: &[Secret]) -> String {
     let whole = text.len() <= LOOKED_AT_BYTES;
-    let text = without(&String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)), secrets);
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
+    let line = in_line(&String::from_utf8_lossy(text.get(..LOOKED_AT_BYTES).unwrap_or(text)), secrets);
     let cut: String = line.chars().take(SHOWN_CHARS).collect();
     if whole && cut.len() == line.len() { cut } else { cut + " …" }
+}
+
+/// A text on one line and without keys.
+fn in_line(text: &str, secrets: &[Secret]) -> String {
+    let text = without(text, secrets);
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// The message in the body of an error.
@@ -416,7 +456,7 @@ fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 ///
 /// # Errors
 /// `invalid` if the number is 0 or above the limit.
-pub fn most_pages(configured: Option<u64>) -> Result<u64> {
+pub(crate) fn most_pages(configured: Option<u64>) -> Result<u64> {
     match configured {
         None => Ok(MOST_PAGES),
         Some(pages) if (1..=MOST_PAGES).contains(&pages) => Ok(pages),
@@ -425,7 +465,7 @@ pub fn most_pages(configured: Option<u64>) -> Result<u64> {
 }
 
 /// Counts the pages of one answer, and ensures that they end.
-pub struct Paging {
+pub(crate) struct Paging {
     provider: String,
     words: Words,
     most_pages: u64,
@@ -439,12 +479,12 @@ pub struct Paging {
 
 impl Paging {
     /// Pages of an API, of which an answer may have so many, and so many rows.
-    pub fn new(provider: impl Into<String>, words: Words, most_pages: u64, possible_rows: u64) -> Self {
+    pub(crate) fn new(provider: impl Into<String>, words: Words, most_pages: u64, possible_rows: u64) -> Self {
         Self { provider: provider.into(), words, most_pages, possible_rows, rows: 0, pages: 0, empty_pages: 0, tokens: HashSet::new() }
     }
 
     /// How many pages have arrived.
-    pub fn pages(&self) -> u64 {
+    pub(crate) fn pages(&self) -> u64 {
         self.pages
     }
 
@@ -452,7 +492,7 @@ impl Paging {
     ///
     /// # Errors
     /// `invalid` if the pages do not end, or hold more rows than the answer can have.
-    pub fn turn(&mut self, rows: usize, next: Option<&str>) -> Result<()> {
+    pub(crate) fn turn(&mut self, rows: usize, next: Option<&str>) -> Result<()> {
         self.pages += 1;
         self.rows = self.rows.saturating_add(rows as u64);
         self.empty_pages = if rows == 0 { self.empty_pages + 1 } else { 0 };

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::ONE_CALL;
 use crate::allowed::Options;
 use crate::http::NAME;
-use crate::http::answers::{AnswerRule, check_pointer, meaning};
+use crate::http::answers::{AnswerRule, check_pointer, ruling};
+use crate::http::api::Words;
 use crate::http::request::{Requests, config};
 
 /// The largest answer that is kept as the output of a step.
@@ -44,11 +45,12 @@ pub(super) fn register(registry: &mut Registry, options: &Options) {
         if let Some(at) = &config.at {
             check_pointer(at)?;
         }
-        Ok(Asking::new(Requests::new(config.request(), Method::GET, &[], &[], &environment)?, config.answers)?.at(config.at))
+        Ok(Asking::new(Requests::new(config.request(), Method::GET, &[], &[], &environment, Words::default())?, config.answers)?
+            .at(config.at))
     });
     let environment = options.environment.clone();
     registry.task(NAME, "sends a request to an API", move |config: HttpTaskConfig| {
-        Asking::new(Requests::new(config.request(), Method::POST, &[], &[], &environment)?, config.answers)
+        Asking::new(Requests::new(config.request(), Method::POST, &[], &[], &environment, Words::default())?, config.answers)
     });
 }
 
@@ -87,11 +89,10 @@ impl Asking {
         let reply = reply?;
         let status = reply.status.as_u16();
         let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        let means = meaning(&self.answers, status, body.as_ref());
-        match means {
-            Some(means) => {
-                if let Some(kind) = means.kind() {
-                    return Err(self.requests.api.refused_as(context, &call, &reply, kind));
+        match ruling(&self.answers, status, body.as_ref()) {
+            Some(rule) => {
+                if let Some(kind) = rule.means.kind() {
+                    return Err(self.requests.api.refused_as(context, &call, &reply, rule, kind));
                 }
             }
             None if reply.status.is_success() => {}

@@ -13,11 +13,12 @@ pub mod source;
 mod times;
 
 pub use answers::{AnswerRule, Means};
-pub use api::{Api, Call, Paging, Reply, Words, header, most_pages, place, shown};
+pub use api::Words;
+pub(crate) use api::{Api, header, place, shown};
 pub use ask::{HttpSensorConfig, HttpTaskConfig};
-pub use auth::{AuthConfig, Named};
-pub use pages::PagesConfig;
-pub use request::RequestMethod;
+pub use auth::{AuthConfig, Named, Variable};
+pub use pages::{OtherHosts, PagesConfig};
+pub use request::{QueryConfig, RequestMethod};
 pub use shape::RowsConfig;
 pub use times::TimeConfig;
 
@@ -27,9 +28,6 @@ use crate::allowed::Options;
 
 /// The name of all plug-ins of this module.
 pub const NAME: &str = "http";
-
-/// The words in which errors speak of an API that a workflow describes.
-const WORDS: Words = Words { address: "base_url", rows: "rows", slots: "slots", keys: "keys" };
 
 pub(crate) fn register(registry: &mut Registry, options: &Options) {
     source::register(registry, options);

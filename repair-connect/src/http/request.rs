@@ -11,9 +11,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::http::api::{Api, Call};
+use crate::http::NAME;
+use crate::http::api::{Api, Call, Words};
 use crate::http::auth::{AuthConfig, Keys};
-use crate::http::{NAME, WORDS};
 use crate::secret::Environment;
 use crate::template::Argument;
 
@@ -39,6 +39,51 @@ impl From<RequestMethod> for Method {
     }
 }
 
+/// The parameters of a query: by name, or as a list, which keeps its order and may have a name several times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "NamedOrListed")]
+#[schemars(with = "NamedOrListed")]
+pub struct QueryConfig(Vec<(String, String)>);
+
+/// The parameters of a query as they are written.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "texts by name, such as `{ limit: \"10\" }`, or a list of single ones, such as `[{ limit: \"10\" }]`")]
+enum NamedOrListed {
+    Named(BTreeMap<String, String>),
+    Listed(Vec<BTreeMap<String, String>>),
+}
+
+impl TryFrom<NamedOrListed> for QueryConfig {
+    type Error = String;
+
+    fn try_from(written: NamedOrListed) -> Result<Self, String> {
+        let mut all = Vec::new();
+        match written {
+            NamedOrListed::Named(named) => all.extend(named),
+            NamedOrListed::Listed(listed) => {
+                for one in listed {
+                    if one.len() != 1 {
+                        return Err(format!("an entry of `query` has {} parameters; in a list, each has an entry of its own", one.len()));
+                    }
+                    all.extend(one);
+                }
+            }
+        }
+        Ok(Self(all))
+    }
+}
+
+impl QueryConfig {
+    /// Sets a parameter in the place of the first of its name, or as the last. Its text may name values, as in a workflow.
+    pub fn set(&mut self, name: &str, text: impl Into<String>) {
+        let text = text.into();
+        match self.0.iter_mut().find(|(own, _)| own == name) {
+            Some((_, own)) => *own = text,
+            None => self.0.push((name.to_owned(), text)),
+        }
+    }
+}
+
 /// Declares a configuration: its own fields, and those that say what is sent.
 macro_rules! config {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$field_about:meta])* pub $field:ident: $kind:ty,)* }) => {
@@ -53,9 +98,9 @@ macro_rules! config {
             /// The path below it. `{key}` and other names stand for values, here and in `query`, `headers` and `body`.
             #[serde(default)]
             pub path: String,
-            /// The parameters of the query.
+            /// The parameters of the query: by name, or as a list of single ones, which keeps its order and may have a name several times.
             #[serde(default)]
-            pub query: std::collections::BTreeMap<String, String>,
+            pub query: $crate::http::request::QueryConfig,
             /// The headers, other than those for keys.
             #[serde(default)]
             pub headers: std::collections::BTreeMap<String, String>,
@@ -100,7 +145,7 @@ pub(super) use config;
 pub(super) struct RequestConfig {
     pub(super) base_url: String,
     pub(super) path: String,
-    pub(super) query: BTreeMap<String, String>,
+    pub(super) query: QueryConfig,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Option<Value>,
     pub(super) method: Option<RequestMethod>,
@@ -147,6 +192,7 @@ impl Requests {
         names: &[&str],
         formatted: &[&str],
         environment: &Environment,
+        words: Words,
     ) -> Result<Self> {
         config.auth.check()?;
         let names: Vec<&str> = names.iter().chain(&EVERY).copied().collect();
@@ -158,7 +204,7 @@ impl Requests {
             return Err(Error::invalid("`path` has a query; write its parameters under `query`"));
         }
         let path = config.path.split('/').filter(|part| !part.is_empty()).map(parse).collect::<Result<_>>()?;
-        let query = config.query.iter().map(|(name, text)| Ok((name.clone(), parse(text)?))).collect::<Result<_>>()?;
+        let query = config.query.0.iter().map(|(name, text)| Ok((name.clone(), parse(text)?))).collect::<Result<_>>()?;
         let mut headers = Vec::new();
         for (name, text) in &config.headers {
             let header =
@@ -172,7 +218,7 @@ impl Requests {
         }
         let body = config.body.as_ref().map(|body| Body::parse(body, &parse)).transpose()?;
         Ok(Self {
-            api: Api::new(provider.clone(), &config.base_url, config.timeout, WORDS)?,
+            api: Api::new(provider.clone(), &config.base_url, config.timeout, words)?,
             provider,
             method: config.method.map_or(if body.is_some() { Method::POST } else { method }, Method::from),
             path,
@@ -258,9 +304,7 @@ impl Requests {
     pub(super) fn check_secrets(&self, call: &Call, body: &[u8]) -> Result<()> {
         if call.secrets.iter().any(|secret| secret.is_in(body)) {
             let provider = &self.provider;
-            return Err(Error::invalid(format!(
-                "{provider} answered with the key that it was sent, which nobody may see; the answer was discarded"
-            )));
+            return Err(Error::invalid(format!("{provider} answered with the key that it was sent, so the answer was discarded")));
         }
         Ok(())
     }

@@ -70,24 +70,47 @@ impl Shape {
         matches!(self, Self::Csv)
     }
 
-    /// The rows of a body of JSON.
+    /// Where a row is, for messages.
+    pub(super) fn place(&self, rows: &[Fields], index: usize) -> String {
+        let field = |name: &Option<String>| {
+            let value = rows.get(index)?.get(name.as_deref()?)?.as_str()?;
+            Some(format!("/{}", value.replace('~', "~0").replace('/', "~1")))
+        };
+        match self {
+            Self::Csv => format!("in row {}", index + 1),
+            Self::Expression(_) => format!("in row {} of what `jsonata` finds", index + 1),
+            Self::Json { at, by_key, by_time, arrays, .. } => {
+                let key = field(by_key).unwrap_or_default();
+                let is_of_key =
+                    |row: &&Fields| by_key.as_ref().is_none_or(|name| row.get(name) == rows.get(index).and_then(|own| own.get(name)));
+                let number = rows.iter().take(index).rev().take_while(is_of_key).count();
+                match field(by_time) {
+                    Some(time) => format!("at `{at}{key}{time}`"),
+                    None if *arrays && at.is_empty() && key.is_empty() => format!("in row {} of the lists", number + 1),
+                    None if *arrays => format!("in row {} of the lists at `{at}{key}`", number + 1),
+                    None => format!("at `{at}{key}/{number}`"),
+                }
+            }
+        }
+    }
+
+    /// The rows of a body of JSON, which are taken out of it.
     ///
     /// # Errors
     /// `invalid` if what is there are no rows.
-    pub(super) fn rows(&self, body: Value) -> Result<Vec<Fields>> {
+    pub(super) fn rows(&self, body: &mut Value) -> Result<Vec<Fields>> {
         let rows = match self {
             Self::Csv => Err(Error::internal("a body of CSV is read as JSON")),
             Self::Expression(expression) => {
-                let found = expression.evaluate(&Variables { output: body, ..Variables::default() })?;
+                let found = expression.evaluate(&Variables { output: body.clone(), ..Variables::default() })?;
                 // An expression that finds one thing returns it without a list.
                 list(if found.is_object() { Value::Array(vec![found]) } else { found }, "the expression")
             }
             Self::Json { at, by_key, by_time, arrays, shared } => {
                 let shared: Vec<(String, Value)> =
                     shared.iter().map(|(name, at)| (name.clone(), body.pointer(at).cloned().unwrap_or(Value::Null))).collect();
-                let there = if at.is_empty() { Some(body) } else { body.pointer(at).cloned() };
+                let there = if at.is_empty() { body.clone() } else { body.pointer_mut(at).map(Value::take).unwrap_or_default() };
                 let place = if at.is_empty() { "the body" } else { at.as_str() };
-                let there = there.unwrap_or(Value::Null);
                 let rows: Result<Vec<Fields>> = match (by_key, there) {
                     (_, Value::Null) => Ok(Vec::new()),
                     (None, there) => of_key(there, by_time.as_deref(), *arrays, place),
@@ -192,8 +215,12 @@ mod tests {
 
     use super::*;
 
-    fn rows(config: Value, body: Value) -> Result<Vec<Fields>> {
-        Shape::new(&serde_json::from_value(config).unwrap())?.rows(body)
+    fn shape(config: Value) -> Result<Shape> {
+        Shape::new(&serde_json::from_value(config).unwrap())
+    }
+
+    fn rows(config: Value, mut body: Value) -> Result<Vec<Fields>> {
+        shape(config)?.rows(&mut body)
     }
 
     #[test]
@@ -220,6 +247,24 @@ mod tests {
         assert_eq!(rows(json!({ "jsonata": "$output.one" }), json!({ "one": { "v": 1 } })).unwrap().len(), 1);
         for nothing in [json!({}), json!({ "at": null }), json!({ "results": null })] {
             assert_eq!(rows(json!({ "at": "/results" }), nothing).unwrap(), [] as [Fields; 0]);
+        }
+    }
+
+    #[test]
+    fn messages_say_where_a_row_is() {
+        let of_keys = json!({ "bars": { "A": [{}, {}], "B/C": [{}, {}, {}] } });
+        let of_times = json!({ "A": { "10:00": {}, "11:00": {} } });
+        for (config, body, index, place) in [
+            (json!({ "at": "/bars", "by_key": "k" }), of_keys.clone(), 1, "at `/bars/A/1`"),
+            (json!({ "at": "/bars", "by_key": "k" }), of_keys, 4, "at `/bars/B~1C/2`"),
+            (json!({ "by_key": "k", "by_time": "t" }), of_times, 1, "at `/A/11:00`"),
+            (json!({}), json!([{}, {}]), 1, "at `/1`"),
+            (json!({ "at": "/r" }), json!({ "r": [{}] }), 0, "at `/r/0`"),
+            (json!({ "arrays": true }), json!({ "t": [1, 2] }), 1, "in row 2 of the lists"),
+            (json!({ "jsonata": "$output" }), json!([{ "a": 1 }, { "a": 2 }]), 1, "in row 2 of what `jsonata` finds"),
+        ] {
+            let found = rows(config.clone(), body).unwrap();
+            assert_eq!(shape(config.clone()).unwrap().place(&found, index), place, "{config}");
         }
     }
 

@@ -2,30 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::builtin::Period;
 use repair_core::lake::shape;
-use repair_core::model::{Interval, Key, SlotGrid};
+use repair_core::model::{Cadence, ColumnType, Interval, Key, SlotGrid};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};
-use reqwest::Method;
+use reqwest::{Method, Url};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::allowed::Options;
-use crate::columns::TableColumns;
-use crate::http::answers::{AnswerRule, Means, meaning};
-use crate::http::api::{Call, Paging, Reply, most_pages};
-use crate::http::pages::{Onward, Pages, PagesConfig};
+use crate::columns::{TableColumns, Types};
+use crate::http::NAME;
+use crate::http::answers::{AnswerRule, Means, ruling};
+use crate::http::api::{Call, Paging, Reply, Words, most_pages, shown};
+use crate::http::pages::{Bounds, Onward, Pages, PagesConfig, Place};
 use crate::http::request::{Requests, config, set_parameter};
 use crate::http::shape::{Fields, RowsConfig, Shape};
 use crate::http::times::{TimeConfig, Times};
-use crate::http::{NAME, WORDS};
 use crate::rows;
-use crate::secret::without;
+use crate::secret::{Secret, without};
+use crate::template::Argument;
 
 /// The default number of slots that one request asks for.
 const ROWS: u64 = 10_000;
@@ -54,6 +56,17 @@ pub enum Outside {
     Drop,
 }
 
+/// What becomes of rows that have no value where `columns` wants one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Nulls {
+    /// They are rows, as one of several values may be unknown.
+    #[default]
+    Keep,
+    /// The whole answer is rejected.
+    Refuse,
+}
+
 config! {
     /// The configuration of the source.
     pub struct HttpSourceConfig {
@@ -67,7 +80,18 @@ config! {
         /// More columns, filled if the table has them.
         #[serde(default)]
         pub optional: BTreeMap<String, String>,
-        /// The fields with the values of the key columns, in their order. By default those of their names; if a row has none, the key is the one that was asked for.
+        /// What becomes of rows in which a field of `columns` is null: `keep` (the default), or `refuse`.
+        #[serde(default)]
+        pub nulls: Nulls,
+        /// The types of columns, as in a table's `columns`, for a table that has no file yet which says them.
+        #[serde(default)]
+        #[schemars(with = "BTreeMap<String, String>")]
+        pub types: BTreeMap<String, ColumnType>,
+        /// The cadence of the rows; for tables of another cadence, nothing is asked. By default any.
+        #[serde(default)]
+        pub cadence: Option<Cadence>,
+        /// The fields with the values of the key columns, in their order; each row must have them. By default those of their names; if a row has none, the
+        /// key is the one that was asked for.
         #[serde(default)]
         pub key: Vec<String>,
         /// The field with the time; by default the name of the table's time column.
@@ -103,19 +127,28 @@ config! {
         /// The most keys that one request asks for; 1 by default.
         #[serde(default)]
         pub keys_per_request: Option<usize>,
+        /// What is recorded of an answer as evidence, such as whose data it is; by default what errors call the API.
+        #[serde(default)]
+        pub said: Option<String>,
     }
 }
 
 pub(super) fn register(registry: &mut Registry, options: &Options) {
     let options = options.clone();
-    registry.source(NAME, "asks an API for missing rows", move |config: HttpSourceConfig| HttpSource::new(&config, &options));
+    registry
+        .source(NAME, "asks an API for missing rows", move |config: HttpSourceConfig| HttpSource::new(&config, &options, Words::default()));
 }
 
-struct HttpSource {
+/// The source `http`. A crate that knows one API can make it from a configuration of its own.
+pub struct HttpSource {
     requests: Requests,
+    words: Words,
     shape: Shape,
     columns: BTreeMap<String, String>,
     optional: BTreeMap<String, String>,
+    nulls: Nulls,
+    types: Types,
+    cadence: Option<Cadence>,
     key: Vec<String>,
     time_field: Option<String>,
     times: Times,
@@ -127,27 +160,32 @@ struct HttpSource {
     vouches: bool,
     settles_after: Period,
     limits: Limits,
+    said: String,
     known: TableColumns,
 }
 
 /// The values of a request, by name. Those of the second list may say how they are written.
-const VALUES: [&str; 7] = ["from", "to", "last", "key", "keys", "limit", "table"];
-const FORMATTED: [&str; 4] = ["from", "to", "last", "key"];
+const VALUES: [&str; 8] = ["from", "first", "to", "last", "key", "keys", "limit", "table"];
+const FORMATTED: [&str; 5] = ["from", "first", "to", "last", "key"];
 
 impl HttpSource {
-    fn new(config: &HttpSourceConfig, options: &Options) -> Result<Self> {
+    /// A source that a configuration describes, and the words in which its errors speak of it.
+    ///
+    /// # Errors
+    /// `invalid` if the configuration makes no sense.
+    pub fn new(config: &HttpSourceConfig, options: &Options, words: Words) -> Result<Self> {
         let limits = Limits::new(config.rows_per_request.unwrap_or(ROWS), config.keys_per_request.unwrap_or(1));
         if limits.rows_per_request == 0 || limits.keys_per_request == 0 {
             return Err(Error::invalid("`rows_per_request` and `keys_per_request` must be at least 1; correct them, or remove them"));
         }
         config.answers.iter().try_for_each(AnswerRule::check)?;
-        let requests = Requests::new(config.request(), Method::GET, &VALUES, &FORMATTED, &options.environment)?;
+        let requests = Requests::new(config.request(), Method::GET, &VALUES, &FORMATTED, &options.environment, words)?;
         if limits.keys_per_request > 1 && requests.uses("key") {
             return Err(Error::invalid(
                 "`{key}` stands for one key, and `keys_per_request` is more than 1; write `{keys}`, which are joined by commas, or ask for one key at a time",
             ));
         }
-        let pages = Pages::new(config.pages.as_ref())?;
+        let pages = Pages::new(config.pages.as_ref(), |text| Argument::parsed(text, &VALUES, &FORMATTED))?;
         let most_pages = match pages {
             Pages::One if config.max_pages.is_some_and(|pages| pages != 1) => {
                 return Err(Error::invalid(
@@ -158,21 +196,19 @@ impl HttpSource {
             _ => most_pages(config.max_pages)?,
         };
         let shape = Shape::new(&config.rows)?;
-        if shape.is_csv()
-            && matches!(
-                &pages,
-                Pages::Token { at: crate::http::pages::Place::Body(_), .. } | Pages::Next(crate::http::pages::Place::Body(_))
-            )
-        {
+        if shape.is_csv() && matches!(&pages, Pages::Token { at: Place::Body(_), .. } | Pages::Next { at: Place::Body(_), .. }) {
             return Err(Error::invalid(
                 "a body of CSV has no place for a token or an address; use `token_header`, `link`, `page` or `after`",
             ));
         }
         Ok(Self {
-            requests,
+            words,
             shape,
             columns: config.columns.clone(),
             optional: config.optional.clone(),
+            nulls: config.nulls,
+            types: config.types.clone(),
+            cadence: config.cadence,
             key: config.key.clone(),
             time_field: config.time_field.clone(),
             times: Times::new(&config.time)?,
@@ -184,26 +220,57 @@ impl HttpSource {
             vouches: config.vouches,
             settles_after: config.settles_after.unwrap_or(SETTLES_AFTER),
             limits,
+            said: config.said.clone().unwrap_or_else(|| requests.provider.clone()),
             known: TableColumns::default(),
+            requests,
         })
     }
 
-    /// The first request.
-    fn first(&self, context: &StepContext, request: &Request) -> Result<Call> {
+    /// Refuses a request that cannot be meant for this API, before anything is asked.
+    fn check(&self, request: &Request) -> Result<()> {
+        let (table, provider) = (&request.table, &self.requests.provider);
+        if let Some(cadence) = self.cadence
+            && table.cadence != Some(cadence)
+        {
+            let own = table.cadence.map_or_else(|| "has none".to_owned(), |own| format!("has one of {own}"));
+            return Err(Error::invalid(format!(
+                "{provider} has rows with a cadence of {cadence}, and table `{}` {own}; correct the cadence of the table, or what is asked for and `cadence` of the source",
+                table.name
+            )));
+        }
+        if !self.key.is_empty() && self.key.len() != table.key.len() {
+            return Err(Error::invalid(format!(
+                "`key` of the source is {}, and table `{}` is identified by {}; write a field for each of its key columns",
+                self.key.join(", "),
+                table.name,
+                if table.key.is_empty() { "no column".to_owned() } else { table.key.join(", ") }
+            )));
+        }
+        if table.grid().is_ok_and(|grid| grid.slots_in(&request.interval).is_empty()) {
+            return Err(Error::invalid(format!("the request names no slot: none begins within {}", request.interval)));
+        }
+        Ok(())
+    }
+
+    /// The value of a request that a name stands for.
+    fn value(&self, request: &Request, name: &str, form: Option<&str>) -> Result<String> {
         let grid = request.table.grid().ok();
         let (from, to) = (request.interval.from(), request.interval.to());
-        let last = match grid {
-            Some(grid) => grid.start_of(grid.slots_in(&request.interval).end - 1),
-            None => to.checked_sub(SignedDuration::from_micros(1)).unwrap_or(to),
-        };
         let text = |key: &Key| key.values().collect::<Vec<_>>().join("/");
-        let value = |name: &str, form: Option<&str>| match name {
+        let for_all = || Error::invalid(format!("`{{{name}}}` stands for what is asked for, and this request is for all keys"));
+        match name {
             "from" => self.times.written(from, form),
+            "first" => self.times.written(grid.map_or(from, |grid| grid.start_of(grid.slots_in(&request.interval).first)), form),
             "to" => self.times.written(to, form),
-            "last" => self.times.written(last, form),
+            "last" => {
+                let last = match grid {
+                    Some(grid) => grid.start_of(grid.slots_in(&request.interval).end - 1),
+                    None => to.checked_sub(SignedDuration::from_micros(1)).unwrap_or(to),
+                };
+                self.times.written(last, form)
+            }
             "key" => {
-                let key =
-                    request.keys.first().ok_or_else(|| Error::invalid("`{key}` stands for a key, and this request is for all keys"))?;
+                let key = request.keys.first().ok_or_else(for_all)?;
                 match form.map(|form| form.parse::<usize>()) {
                     None => Ok(text(key)),
                     Some(number) => {
@@ -214,66 +281,85 @@ impl HttpSource {
                     }
                 }
             }
-            "keys" => Ok(request.keys.iter().map(text).collect::<Vec<_>>().join(",")),
+            "keys" if request.keys.is_empty() => Err(for_all()),
+            "keys" => {
+                let keys: Vec<String> = request.keys.iter().map(text).collect();
+                match keys.iter().find(|key| key.contains(',')) {
+                    None => Ok(keys.join(",")),
+                    Some(odd) => Err(Error::invalid(format!(
+                        "`{odd}` has a comma, and `{{keys}}` are joined by commas, so that it would be another key; ask for one key at a time, with `{{key}}`"
+                    ))),
+                }
+            }
             "limit" => Ok(self.limits.rows_per_request.to_string()),
             "table" => Ok(request.table.name.clone()),
             other => Err(Error::internal(format!("no value for `{{{other}}}`"))),
-        };
+        }
+    }
+
+    /// The first request.
+    fn first(&self, context: &StepContext, request: &Request) -> Result<Call> {
         let id = format!("{}/{}", context.run, context.step);
-        let mut call = self.requests.call(context, &id, &value)?;
+        let mut call = self.requests.call(context, &id, &|name, form| self.value(request, name, form))?;
         if let Pages::Number { parameter, first } = &self.pages {
             set_parameter(&mut call.url, parameter, &first.to_string());
         }
         Ok(call)
     }
 
-    /// What a reply is: the rows of a page and its body, or none.
-    fn page(&self, context: &StepContext, call: &Call, reply: &Reply) -> Result<Page> {
-        let body: Option<Value> = if self.shape.is_csv() { None } else { serde_json::from_slice(&reply.body).ok() };
-        let means = meaning(&self.answers, reply.status.as_u16(), body.as_ref());
-        if let Some(kind) = means.and_then(Means::kind) {
-            return Err(self.requests.api.refused_as(context, call, reply, kind));
-        }
-        if means.is_none() && !reply.status.is_success() {
-            return Err(self.requests.api.refusal(context, call, reply));
-        }
-        self.requests.check_secrets(call, &reply.body)?;
-        match means {
-            Some(Means::Empty) => return Ok(Page { rows: Vec::new(), is_absent: false, body }),
-            Some(Means::Absent) => return Ok(Page { rows: Vec::new(), is_absent: true, body }),
-            _ => {}
-        }
-        if self.shape.is_csv() {
-            return Ok(Page { rows: of_csv(&reply.body).map_err(|error| self.unusable(call, reply, &error))?, is_absent: false, body });
-        }
-        let value: Value = self.requests.api.read(call, reply)?;
-        let rows = self.shape.rows(value).map_err(|error| self.unusable(call, reply, &error))?;
-        Ok(Page { rows, is_absent: false, body })
+    /// The address below which all pages of a request are, if that is declared.
+    fn below(&self, request: &Request) -> Result<Option<Url>> {
+        let Pages::Next { below: Some(parts), .. } = &self.pages else { return Ok(None) };
+        let parts = parts.iter().map(|part| part.filled(&|name, form| self.value(request, name, form))).collect::<Result<Vec<_>>>()?;
+        self.requests.api.url(&parts.iter().map(String::as_str).collect::<Vec<_>>()).map(Some)
     }
 
-    fn unusable(&self, call: &Call, reply: &Reply, error: &Error) -> Error {
-        self.requests.api.unusable(call, &without(error.message(), &call.secrets), &reply.body)
+    /// What a reply is: the rows of a page and what else is in its body, or none.
+    fn page(&self, context: &StepContext, call: &Call, reply: &Reply) -> Result<Page> {
+        let mut body: Option<Value> = if self.shape.is_csv() { None } else { serde_json::from_slice(&reply.body).ok() };
+        let rule = ruling(&self.answers, reply.status.as_u16(), body.as_ref());
+        match rule {
+            Some(rule) => {
+                if let Some(kind) = rule.means.kind() {
+                    return Err(self.requests.api.refused_as(context, call, reply, rule, kind));
+                }
+            }
+            None if reply.status.is_success() => {}
+            None => return Err(self.requests.api.refusal(context, call, reply)),
+        }
+        let means = rule.map(|rule| rule.means);
+        let none = matches!(means, Some(Means::Empty | Means::Absent));
+        let rows = if none {
+            Ok(Vec::new())
+        } else if self.shape.is_csv() {
+            of_csv(&reply.body)
+        } else {
+            let body = match &mut body {
+                Some(body) => body,
+                none => none.insert(self.requests.api.read(call, reply)?),
+            };
+            self.shape.rows(body)
+        };
+        self.requests.check_secrets(call, &reply.body)?;
+        let rows = rows.map_err(|error| self.requests.api.no_page(call, error.message(), &reply.body))?;
+        Ok(Page { rows, is_absent: means == Some(Means::Absent), body })
     }
 
     /// A row with the table's columns, and its time.
-    fn row(
-        &self,
-        request: &Request,
-        columns: Option<&Schema>,
-        grid: Option<SlotGrid>,
-        fields: &Fields,
-    ) -> Result<(Timestamp, Map<String, Value>)> {
+    fn row(&self, asked: &Asking<'_>, fields: &Fields, secrets: &[Secret]) -> Result<(Timestamp, Key, Map<String, Value>)> {
+        let Asking { request, columns, grid, keys } = asked;
         let table = &request.table;
         let time_field = self.time_field.as_deref().unwrap_or(&table.time);
         let time = field(fields, time_field).filter(|time| !time.is_null());
         let time = time.ok_or_else(|| Error::invalid(format!("a row without the field `{time_field}`, its time")))?;
-        let time = self.times.of_row(self.times.read(time)?, grid);
+        let time = self.times.of_row(self.times.read(time)?, *grid);
         let mut row = Map::new();
+        let mut key = Vec::new();
         for (number, column) in table.key.iter().enumerate() {
             let name = self.key.get(number).unwrap_or(column);
             let value = match (field(fields, name), request.keys.as_slice()) {
                 (Some(value), _) if !value.is_null() => value.clone(),
-                (_, [only]) if self.limits.keys_per_request == 1 => {
+                (_, [only]) if self.limits.keys_per_request == 1 && self.key.is_empty() => {
                     only.values().nth(number).map(Value::from).ok_or_else(|| Error::internal("a key has too few values"))?
                 }
                 _ => {
@@ -282,7 +368,13 @@ impl HttpSource {
                     )));
                 }
             };
+            key.push(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             row.insert(column.clone(), value);
+        }
+        let key = Key::new(key);
+        if !keys.is_empty() && !keys.contains(&key) {
+            let key = shown(key.values().collect::<Vec<_>>().join("/").as_bytes(), secrets);
+            return Err(Error::invalid(format!("a row of `{key}`, which was not asked for")));
         }
         row.insert(table.time.clone(), time.to_string().into());
         if self.columns.is_empty() {
@@ -295,6 +387,9 @@ impl HttpSource {
         for (column, name) in &self.columns {
             let value = field(fields, name)
                 .ok_or_else(|| Error::invalid(format!("a row without the field `{name}`, which is column `{column}`")))?;
+            if value.is_null() && self.nulls == Nulls::Refuse {
+                return Err(Error::invalid(format!("a row without a value of `{name}`, which is column `{column}`")));
+            }
             row.insert(column.clone(), value.clone());
         }
         for (column, name) in &self.optional {
@@ -302,41 +397,46 @@ impl HttpSource {
                 row.insert(column.clone(), field(fields, name).cloned().unwrap_or(Value::Null));
             }
         }
-        Ok((time, row))
+        Ok((time, key, row))
     }
 
     /// All pages of a request.
-    async fn ask(&self, context: &StepContext, request: &Request, columns: Option<&Schema>) -> Result<Asked> {
-        let grid = request.table.grid().ok();
-        let possible = match (grid, self.outside) {
+    async fn ask(&self, context: &StepContext, asking: &Asking<'_>) -> Result<Asked> {
+        let request = asking.request;
+        let possible = match (asking.grid, self.outside) {
             (Some(grid), Outside::Refuse) if !request.keys.is_empty() => {
                 grid.slots_in(&request.interval).len().saturating_mul(request.keys.len() as u64)
             }
             _ => u64::MAX,
         };
-        let mut paging = Paging::new(self.requests.provider.clone(), WORDS, self.most_pages, possible);
+        let mut paging = Paging::new(self.requests.provider.clone(), self.words, self.most_pages, possible);
         let first = self.first(context, request)?;
+        let (base, below) = (self.requests.api.url(&[])?, self.below(request)?);
         let mut call = first.clone();
-        let mut asked = Asked { rows: Vec::new(), is_absent: false, pages: 0 };
-        let mut seen: BTreeSet<String> = BTreeSet::new();
+        let mut asked = Asked::default();
+        let mut seen: BTreeSet<(Key, Timestamp)> = BTreeSet::new();
         loop {
             let reply = self.requests.api.send(context, &call).await?;
             let page = self.page(context, &call, &reply)?;
             asked.is_absent |= page.is_absent;
-            let (mut new, mut latest) = (0, None);
-            for fields in &page.rows {
-                let (time, row) = self.row(request, columns, grid, fields).map_err(|error| self.unusable(&call, &reply, &error))?;
+            let (mut new, mut latest, mut rows) = (0, None, Vec::new());
+            for (index, fields) in page.rows.iter().enumerate() {
+                let (time, key, row) = self.row(asking, fields, &call.secrets).map_err(|error| {
+                    let why = format!("{}: {}", self.shape.place(&page.rows, index), error.message());
+                    self.requests.api.no_page(&call, &why, &reply.body)
+                })?;
                 // Pages that are asked for by time overlap where they meet.
-                let repeats = matches!(self.pages, Pages::After { .. }) && !seen.insert(identity(request, &row));
-                if repeats {
+                if matches!(self.pages, Pages::After { .. }) && !seen.insert((key.clone(), time)) {
                     continue;
                 }
                 new += 1;
                 latest = latest.max(Some(time));
-                if self.outside == Outside::Refuse || request.interval.contains(time) || marks_slot_in(request, grid, time) {
-                    asked.rows.push(row);
+                if self.outside == Outside::Refuse || request.interval.contains(time) || marks_slot_in(request, asking.grid, time) {
+                    asked.keys.insert(key);
+                    rows.push(row);
                 }
             }
+            let bounds = Bounds { provider: &self.requests.provider, base: &base, below: below.as_ref(), secrets: &call.secrets };
             let onward = match &self.pages {
                 Pages::Number { parameter, first } if !page.rows.is_empty() => {
                     Some(Onward::Parameter(parameter.clone(), first.saturating_add(paging.pages() + 1).to_string()))
@@ -345,13 +445,15 @@ impl HttpSource {
                     Some(latest) => Some(Onward::Parameter(parameter.clone(), self.times.written(latest, form.as_deref())?)),
                     None => None,
                 },
-                pages => pages.onward(&self.requests.provider, &call.url, &reply.headers, page.body.as_ref())?,
+                pages => pages.onward(&bounds, &call.url, &reply.headers, page.body.as_ref())?,
             };
             let token = onward.as_ref().map(|onward| match onward {
                 Onward::Parameter(_, value) => value.clone(),
                 Onward::Address(url) => url.to_string(),
             });
             paging.turn(new, token.as_deref())?;
+            drop(page);
+            self.take(asking, rows, &mut asked).map_err(|error| self.unusable(&call, &reply, &error))?;
             asked.pages = paging.pages();
             call = match onward {
                 None => return Ok(asked),
@@ -364,6 +466,32 @@ impl HttpSource {
             };
         }
     }
+
+    /// Takes the rows of a page into an answer, in the lake's shape.
+    fn take(&self, asking: &Asking<'_>, mut rows: Vec<Map<String, Value>>, asked: &mut Asked) -> Result<()> {
+        if self.order == Order::NewestFirst {
+            rows.reverse();
+        }
+        let table = &asking.request.table;
+        if asking.columns.is_none() && rows.iter().any(|row| row.len() > table.key.len() + 1) {
+            return Err(Error::invalid(format!(
+                "values for table `{}`, which has no file that says which types they have; declare its `columns`, or `types` of the source",
+                table.name
+            )));
+        }
+        let batches = rows::of_objects(&rows, table, asking.columns)?;
+        if let (Some(before), Some(now)) = (asked.batches.iter().flatten().next(), batches.first())
+            && before.schema() != now.schema()
+        {
+            return Err(Error::invalid("rows of different columns: those of one page and those of the page before"));
+        }
+        asked.batches.push(batches);
+        Ok(())
+    }
+
+    fn unusable(&self, call: &Call, reply: &Reply, error: &Error) -> Error {
+        self.requests.api.unusable(call, &without(error.message(), &call.secrets), &reply.body)
+    }
 }
 
 /// Whether a time marks a slot of the requested interval, where it marks the end of a slot.
@@ -371,24 +499,30 @@ fn marks_slot_in(request: &Request, grid: Option<SlotGrid>, time: Timestamp) -> 
     grid.is_some_and(|grid| grid.slots_in(&request.interval).contains(grid.slot_of(time)))
 }
 
-/// What makes two rows the same.
-fn identity(request: &Request, row: &Map<String, Value>) -> String {
-    let table = &request.table;
-    let values: Vec<String> =
-        table.key.iter().chain([&table.time]).map(|name| row.get(name).map(Value::to_string).unwrap_or_default()).collect();
-    values.join("\n")
+/// A request, and what is known of its table.
+struct Asking<'a> {
+    request: &'a Request,
+    columns: Option<&'a Schema>,
+    grid: Option<SlotGrid>,
+    /// The keys of the request; none if it is for all.
+    keys: BTreeSet<&'a Key>,
 }
 
 /// A page of an answer.
 struct Page {
     rows: Vec<Fields>,
     is_absent: bool,
+    /// The body without its rows.
     body: Option<Value>,
 }
 
 /// A whole answer.
+#[derive(Default)]
 struct Asked {
-    rows: Vec<Map<String, Value>>,
+    /// The rows of each page.
+    batches: Vec<Vec<RecordBatch>>,
+    /// The keys of which there are rows.
+    keys: BTreeSet<Key>,
     is_absent: bool,
     pages: u64,
 }
@@ -437,30 +571,25 @@ impl Source for HttpSource {
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
-        let columns = self.known.of(context, &request.table).await?;
-        let Asked { mut rows, is_absent, pages } = self.ask(context, request, columns.as_deref()).await?;
+        self.check(request)?;
+        let columns = self.known.of(context, &request.table, Some(&self.types)).await?;
+        let asking = Asking { request, columns: columns.as_deref(), grid: request.table.grid().ok(), keys: request.keys.iter().collect() };
+        let Asked { mut batches, keys: known, is_absent, pages } = self.ask(context, &asking).await?;
         if self.order == Order::NewestFirst {
-            rows.reverse();
+            batches.reverse();
         }
-        let provider = &self.requests.provider;
-        let batches = rows::of_objects(&rows, &request.table, columns.as_deref())
-            .map_err(|error| Error::invalid(format!("{provider} answered with {}; the answer was discarded", error.message())))?;
+        let batches: Vec<RecordBatch> = batches.into_iter().flatten().collect();
         let settled = context
             .clock
             .now()
             .checked_sub(self.settles_after.signed())
             .map_err(|error| Error::invalid("`settles_after` is out of range").because(error))?;
         let interval = Interval::new(request.interval.from(), request.interval.to().min(settled)).ok();
-        let is_known = |key: &Key| {
-            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let matches = |row: &Map<String, Value>| {
-                request.table.key.iter().zip(key.values()).all(|(name, value)| row.get(name).map(text).as_deref() == Some(value))
-            };
-            rows.iter().any(matches)
-        };
-        let keys: Vec<Key> = if request.keys.is_empty() { vec![Key::default()] } else { request.keys.clone() };
-        let vouched = keys.into_iter().filter(|key| (is_absent && rows.is_empty()) || (self.vouches && is_known(key)));
+        // A request for all keys is one for whatever there is.
+        let (keys, for_all) = if request.keys.is_empty() { (vec![Key::default()], true) } else { (request.keys.clone(), false) };
+        let is_known = |key: &Key| if for_all { !known.is_empty() } else { known.contains(key) };
+        let vouched = keys.into_iter().filter(|key| (is_absent && known.is_empty()) || (self.vouches && is_known(key)));
         let covered = interval.map_or_else(Vec::new, |interval| vouched.map(|key| Covered { key, interval }).collect());
-        Ok(Answer::new(batches).with_covered(covered).with_requests(pages).with_said(provider.clone()))
+        Ok(Answer::new(batches).with_covered(covered).with_requests(pages).with_said(self.said.clone()))
     }
 }

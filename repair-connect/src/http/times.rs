@@ -24,6 +24,19 @@ pub struct TimeConfig {
     pub marks: Option<Mark>,
 }
 
+/// How many characters of a value that is no time are shown.
+const SHOWN_CHARS: usize = 60;
+
+/// A value that is no time, in a message.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("\"{text}\""),
+        other => other.to_string(),
+    };
+    let cut: String = text.chars().take(SHOWN_CHARS).collect();
+    if cut.len() < text.len() { cut + "…" } else { cut }
+}
+
 /// What a time marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -117,7 +130,7 @@ impl Times {
     /// # Errors
     /// `invalid` if it is none.
     pub(super) fn read(&self, value: &Value) -> Result<Timestamp> {
-        let odd = || Error::invalid(format!("a time {value}, which is not written as `time` says"));
+        let odd = || Error::invalid(format!("a time {}, which is not written as `time` says", shown(value)));
         match &self.form {
             Form::Epoch(unit) => {
                 let number = match value {
@@ -153,8 +166,10 @@ impl Times {
     }
 
     fn local(&self, local: DateTime, value: &Value) -> Result<Timestamp> {
-        let zone =
-            self.zone.as_ref().ok_or_else(|| Error::invalid(format!("a time {value} without a zone; write its `zone` under `time`")))?;
+        let zone = self
+            .zone
+            .as_ref()
+            .ok_or_else(|| Error::invalid(format!("a time {} without a zone; write its `zone` under `time`", shown(value))))?;
         let ambiguous = zone.to_ambiguous_timestamp(local);
         // A local time that no clock shows is never guessed.
         let found = match (self.repeated, ambiguous.offset()) {
@@ -163,7 +178,9 @@ impl Times {
             (Repeated::Later, _) => ambiguous.later(),
             _ => ambiguous.unambiguous(),
         };
-        found.map_err(|_| Error::invalid(format!("a time {value}, which the clock shows twice or never; write `repeated` under `time`")))
+        found.map_err(|_| {
+            Error::invalid(format!("a time {}, which the clock shows twice or never; write `repeated` under `time`", shown(value)))
+        })
     }
 
     /// The time of a row, as the table has it.

@@ -24,7 +24,6 @@ const READ_BYTES: usize = 8 << 10;
 const LONGEST_WAIT_S: u64 = 3_600;
 /// How many characters a message in Slack has at most. Slack cuts texts at 40,000.
 const SLACK_CHARS: usize = 30_000;
-const WORDS: Words = Words { address: "url", rows: "messages", slots: "messages", keys: "messages" };
 
 /// A URL to which messages are posted.
 struct Target {
@@ -74,7 +73,8 @@ impl Target {
             Address::Url(_) => error,
             _ => Error::new(ErrorKind::Denied, format!("{name} must use https (or http on this machine), and hold no user or password")),
         };
-        let api = Api::new(name.clone(), bare.as_str(), None, WORDS).map_err(hidden)?;
+        let words = Words::default().with("messages", "messages", "messages").with_address("url");
+        let api = Api::new(name.clone(), bare.as_str(), None, words).map_err(hidden)?;
         Ok(self.found.get_or_init(|| (url, api)))
     }
 

@@ -8,13 +8,13 @@ use arrow::array::{
 };
 use arrow::datatypes::Float64Type;
 use arrow::ipc::writer::StreamWriter;
-use repair_core::model::Interval;
+use repair_core::model::{Fix, Interval, Unit};
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request};
 use repair_core::{ErrorKind, Result};
 use serde_json::json;
 
 use crate::conformance::{made, table, with, within};
-use crate::world::World;
+use crate::world::{World, options, registry};
 
 async fn answered(world: &World, answer: &[u8], rows: &str) -> Result<Answer> {
     std::fs::write(world.path().join("answer"), answer).unwrap();
@@ -79,6 +79,56 @@ async fn a_line_vouches_for_a_stretch() {
     let covered = answered(&world, line, "jsonl").await.unwrap().covered;
     assert_eq!(covered.len(), 1);
     assert_eq!(covered[0].interval, Interval::parse("2024-03-04T05:00:00Z", "2024-03-04T07:00:00Z").unwrap());
+}
+
+/// The fix that a program's answer about sensor `a` is, of the hours 5 to 7 and 15, which are missing.
+async fn fixed(world: &World, answer: &[u8], rows: &str) -> Result<Fix> {
+    std::fs::write(world.path().join("answer"), answer).unwrap();
+    let Plugin::Repairer(repairer) = made(PluginKind::Repairer, &with(world, "exec cat answer", &json!({ "rows": rows }))) else {
+        panic!("not a repairer")
+    };
+    let context = within(world);
+    let gaps = json!({ "table": "readings", "keys": ["a"], "from": "2024-03-04", "to": "2024-03-04" });
+    let Plugin::Detector(gaps) = registry(&options()).make(PluginKind::Detector, "gaps", &gaps).unwrap() else { panic!("not a detector") };
+    let findings = gaps.detect(&context, None).await.unwrap();
+    let units: Vec<Unit> = repairer.plan(&context, &findings).await.unwrap().collect::<Result<_>>().unwrap();
+    repairer.repair(&context, &findings, &units[0]).await
+}
+
+#[tokio::test]
+async fn a_repair_says_how_sure_it_is_in_three_forms() {
+    let world = World::new();
+    let lines = b"{\"sensor\": \"a\", \"ts\": \"2024-03-04T05:00:00Z\", \"value\": 5.25, \"$estimated\": {\"value\": [5, 5.5]}}
+{\"sensor\": \"a\", \"ts\": \"2024-03-04T06:00:00Z\", \"value\": 6, \"$estimated\": null}\n{\"$rows\": 2}";
+    let csv = b"sensor,$estimated,ts,value\na,\"{\"\"value\"\": [5, 5.5]}\",2024-03-04T05:00:00Z,5.25\na,,2024-03-04T06:00:00Z,6\n";
+    let mut columns = readings();
+    columns[2].1 = Arc::new(Float64Array::from(vec![5.25, 6.0]));
+    columns.insert(1, ("$estimated", Arc::new(StringArray::from(vec![Some("{\"value\": [5, 5.5]}"), None]))));
+    for (answer, rows) in [(&lines[..], "jsonl"), (&csv[..], "csv"), (&stream(columns.clone())[..], "arrow")] {
+        let fix = fixed(&world, answer, rows).await.unwrap();
+        let grid = table(&world).grid().unwrap();
+        let of = |hour: &str| fix.estimates.text(&"a".into(), grid.slot_at(format!("2024-03-04T{hour}:00:00Z").parse().unwrap()), |_| true);
+        assert_eq!((of("05").as_deref(), of("06")), (Some("{\"value\":[5.0,5.5]}"), None), "{rows}");
+        assert!(fix.rows.iter().all(|batch| batch.num_columns() == 3), "{rows}");
+        // A source vouches for its rows otherwise.
+        let error = answered(&world, answer, rows).await.unwrap_err();
+        assert!(error.full().contains("`$estimated` in row 1, which is for repairs alone"), "{}", error.full());
+    }
+    for (estimated, why) in [
+        ("7", "where intervals by column belong"),
+        ("{\"value\": [1]}", "where intervals by column belong"),
+        ("{\"value\": [\"a\", \"b\"]}", "where intervals by column belong"),
+        ("{\"value\": [6, 5]}", "ends before it begins"),
+        ("{\"other\": [5, 6]}", "an interval of `other` for a, where the row has no number"),
+        ("{\"sensor\": [5, 6]}", "an interval of `sensor` for a, where the row has no number"),
+    ] {
+        let line = format!("{{\"sensor\": \"a\", \"ts\": \"2024-03-04T05:00:00Z\", \"value\": 5.25, \"$estimated\": {estimated}}}");
+        let error = fixed(&world, line.as_bytes(), "jsonl").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.full().contains(why), "{estimated}: {}", error.full());
+    }
+    let column = vec![("$estimated", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef)];
+    let error = fixed(&world, &stream(readings().into_iter().chain(column).collect()), "arrow").await.unwrap_err();
+    assert!(error.full().contains("`$estimated` as Int32, which is no text"), "{}", error.full());
 }
 
 #[tokio::test]

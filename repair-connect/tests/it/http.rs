@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use repair_core::engine::Outcome;
-use repair_core::model::Interval;
+use repair_core::model::{ColumnRule, ColumnType, Interval, Table};
 use repair_core::plugin::{Answer, Plugin, PluginKind, Request, Source};
 use repair_core::{ErrorKind, Result};
 use serde_json::{Value, json};
@@ -259,7 +259,7 @@ async fn hostile_answers_are_errors() {
         (Box::new(|_, _| Reply(200, Vec::new(), "[".into(), 10_000_000_000)), json!({}), "more than 32 MiB"),
         (Box::new(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": 1, "note": SECRET }]))), json!({}), "answered with the key"),
         (Box::new(|_, _| Reply(500, Vec::new(), format!("no {SECRET} here").into(), 0)), json!({}), "500"),
-        (Box::new(|_, _| ok(format!("<html>{SECRET}</html>"))), json!({}), "answered with the key"),
+        (Box::new(|_, _| ok(format!("<html>{SECRET}</html>"))), json!({}), "not a page of rows"),
         (Box::new(|_, _| ok("<html>down</html>")), json!({}), "not a page of rows"),
         (Box::new(|_, _| ok(json!({ "message": "what" }))), json!({}), "where a list of rows belongs"),
         (Box::new(|_, _| ok(json!([{ "ts": "yesterday", "value": 1 }]))), json!({}), "not written as `time` says"),
@@ -396,6 +396,163 @@ async fn requests_are_made_of_their_parts_and_nothing_leaves_its_place() {
 }
 
 #[tokio::test]
+async fn a_list_of_parameters_keeps_its_order_and_may_repeat_a_name() {
+    let server = Server::start(|_, _| ok(json!([row(5)]))).await;
+    fetched(&server, json!({ "query": [{ "z": "1" }, { "from": "{first:s}" }, { "z": "{limit}" }], "rows_per_request": 50 }))
+        .await
+        .unwrap();
+    let query = server.seen().remove(0).query;
+    let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(query, [("z", "1"), ("from", "1709510400"), ("z", "50")]);
+    for odd in [json!([{ "a": "1", "b": "2" }]), json!([{}]), json!({ "a": 1 }), json!("a=1")] {
+        assert!(source(&server.url, json!({ "query": odd })).is_err(), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_variable_that_is_set_holds_the_key() {
+    let server = Server::start(|_, _| ok(json!([row(5)]))).await;
+    fetched(&server, json!({ "auth": { "bearer": ["NO_SUCH_VARIABLE_OF_OURS", VARIABLE] } })).await.unwrap();
+    assert!(server.seen().remove(0).head.contains(&format!("Bearer {SECRET}")));
+    let none = json!({ "auth": { "headers": [{ "name": "X-Key", "variable": ["NO_SUCH_VARIABLE_OF_OURS", "NOR_THIS_ONE"] }] } });
+    let error = fetched(&server, none).await.map(|answer| hours(&answer)).unwrap_err();
+    assert!(error.to_string().contains("set NO_SUCH_VARIABLE_OF_OURS (or NOR_THIS_ONE)"), "{error}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_api_cannot_be_asked_is_refused_before_it_is_asked() {
+    let server = Server::start(|_, _| ok(json!([row(5)]))).await;
+    let world = World::new();
+    let keys = json!({ "path": "rows", "query": { "keys": "{keys}" }, "keys_per_request": 9 });
+    let asked = |keys: &[&str]| Request::new(table(&world), keys.iter().map(|key| (*key).into()).collect(), request(&world).interval);
+    let within_a_slot = Interval::parse("2024-03-04T00:10:00Z", "2024-03-04T00:20:00Z").unwrap();
+    for (more, request, why) in [
+        (keys.clone(), asked(&["b", "a,c"]), "`a,c` has a comma"),
+        (keys.clone(), asked(&[]), "this request is for all keys"),
+        (json!({}), asked(&[]), "this request is for all keys"),
+        (json!({ "cadence": "1m" }), asked(&["a"]), "rows with a cadence of 1m, and table `readings` has one of 1h"),
+        (json!({ "key": ["one", "two"] }), asked(&["a"]), "is one, two, and table `readings` is identified by sensor"),
+        (json!({}), Request::new(table(&world), vec!["a".into()], within_a_slot), "none begins within"),
+    ] {
+        let error = source(&server.url, more.clone()).unwrap().fetch(&within(&world), &request).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(why), "{more}: {error}");
+    }
+    assert_eq!(server.seen().len(), 0);
+    source(&server.url, json!({ "cadence": "1h", "key": ["sensor"] })).unwrap();
+}
+
+#[tokio::test]
+async fn what_rows_are_about_is_compared_with_what_was_asked_for() {
+    let of = |sensor: Value| json!([row(4), { "ts": "2024-03-04T05:00:00Z", "value": 5.25, "sensor": sensor }]);
+    let keyed = json!({ "key": ["sensor"] });
+    for (body, more, why) in [
+        (of("b".into()), json!({}), "(at `/1`: a row of `b`, which was not asked for)"),
+        (of("b".into()), keyed.clone(), "(at `/0`: a row without the field `sensor`"),
+        (
+            json!({ "rows": [row(5)] }),
+            json!({ "rows": { "at": "/rows", "shared": { "sensor": "/about" } }, "key": ["sensor"] }),
+            "without the field `sensor`",
+        ),
+        (
+            json!({ "rows": [row(5)], "about": 7 }),
+            json!({ "rows": { "at": "/rows", "shared": { "sensor": "/about" } }, "key": ["sensor"] }),
+            "a row of `7`",
+        ),
+    ] {
+        let text = body.to_string();
+        let server = Server::start(move |_, _| ok(&text)).await;
+        let error = fetched(&server, more).await.map(|answer| hours(&answer)).unwrap_err();
+        assert!(error.to_string().contains(why), "{body}: {error}");
+    }
+    let server = Server::start(move |_, _| ok(of("a".into()))).await;
+    assert_eq!(hours(&fetched(&server, json!({})).await.unwrap()), [4, 5]);
+}
+
+#[tokio::test]
+async fn a_value_that_is_null_is_one_or_refuses_the_answer() {
+    let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "v": null }]))).await;
+    let answer = fetched(&server, json!({ "columns": { "value": "v" } })).await.unwrap();
+    assert_eq!(answer.rows[0].column_by_name("value").unwrap().null_count(), 1);
+    let error = fetched(&server, json!({ "columns": { "value": "v" }, "nulls": "refuse" })).await.map(|answer| hours(&answer)).unwrap_err();
+    assert!(error.to_string().contains("a row without a value of `v`, which is column `value`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_without_a_file_has_the_types_that_are_declared() {
+    let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": 5, "other": "1.50" }]))).await;
+    let world = World::new();
+    let new = || table(&world).with_location("nowhere");
+    let asked = |table: Table| Request::new(table, vec!["a".into()], request(&world).interval);
+    let types = json!({ "types": { "value": "number", "other": "decimal(9,2)" } });
+    let answer = source(&server.url, types.clone()).unwrap().fetch(&within(&world), &asked(new())).await.unwrap();
+    let kind = |answer: &Answer, name: &str| answer.rows[0].column_by_name(name).unwrap().data_type().clone();
+    assert_eq!([kind(&answer, "value"), kind(&answer, "other")], [DataType::Float64, DataType::Decimal128(9, 2)]);
+    // What the table declares goes before.
+    let declared = new().with_column("value", ColumnRule::of_type(ColumnType::Integer));
+    let answer = source(&server.url, types).unwrap().fetch(&within(&world), &asked(declared)).await.unwrap();
+    assert_eq!(kind(&answer, "value"), DataType::Int64);
+    let error = source(&server.url, json!({})).unwrap().fetch(&within(&world), &asked(new())).await.map(|_| ()).unwrap_err();
+    assert!(
+        error.to_string().contains("no file that says which types they have; declare its `columns`, or `types` of the source"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_recorded_of_an_answer_is_what_the_workflow_says() {
+    let server = Server::start(|_, _| ok(json!([row(5)]))).await;
+    assert_eq!(fetched(&server, json!({})).await.unwrap().said, "The API");
+    assert_eq!(fetched(&server, json!({ "said": "The API, as measured" })).await.unwrap().said, "The API, as measured");
+}
+
+#[tokio::test]
+async fn pages_that_name_another_host_are_asked_for_here_if_that_is_declared() {
+    let server = Server::start(|seen, _| match seen.query("page") {
+        None => ok(json!({ "rows": [row(5)], "next": "http://own.example:9/rows/a?page=2&token=K" })),
+        _ => ok(json!({ "rows": [row(6)], "next": "" })),
+    })
+    .await;
+    let pages = json!({ "next": "/next", "other_hosts": "ask_here", "below": "rows", "without": ["TOKEN"] });
+    let answer = fetched(&server, json!({ "rows": { "at": "/rows" }, "pages": pages })).await.unwrap();
+    assert_eq!((hours(&answer), answer.requests), (vec![5, 6], 2));
+    let second = server.seen().remove(1);
+    assert_eq!((second.path.as_str(), second.query.len(), second.query("page")), ("/rows/a", 1, Some("2")));
+    let mut astray = pages.clone();
+    astray["below"] = "rows/{key}/of".into();
+    let error = fetched(&server, json!({ "rows": { "at": "/rows" }, "pages": astray })).await.map(|answer| hours(&answer)).unwrap_err();
+    assert!(error.to_string().contains("does not hold what was asked for") && error.to_string().contains("/rows/a/of"), "{error}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn pages_have_the_same_columns() {
+    let server = Server::start(|seen, _| {
+        ok(match seen.query("page_token") {
+            None => json!({ "rows": [row(5)], "next": "x" }),
+            _ => json!({ "rows": [{ "ts": "2024-03-04T06:00:00Z" }] }),
+        })
+    })
+    .await;
+    let with = json!({ "rows": { "at": "/rows" }, "pages": { "token": "/next" } });
+    let error = fetched(&server, with).await.map(|answer| hours(&answer)).unwrap_err();
+    assert!(error.to_string().contains("rows of different columns"), "{error}");
+}
+
+#[tokio::test]
+async fn the_newest_rows_come_first_on_the_first_page_and_are_put_in_order() {
+    let server = Server::start(|seen, _| {
+        ok(match seen.query("page_token") {
+            None => json!({ "rows": [row(7), row(6)], "next": "x" }),
+            _ => json!({ "rows": [row(5), row(4)] }),
+        })
+    })
+    .await;
+    let with = json!({ "rows": { "at": "/rows" }, "pages": { "token": "/next" }, "order": "newest_first" });
+    assert_eq!(hours(&fetched(&server, with).await.unwrap()), [4, 5, 6, 7]);
+}
+
+#[tokio::test]
 async fn rules_say_what_answers_mean() {
     use ErrorKind::{Denied, Invalid, NotFound, Throttled, Transient};
     let rules = json!({ "answers": [
@@ -405,6 +562,8 @@ async fn rules_say_what_answers_mean() {
         { "at": "/error/code", "equals": 8, "means": "denied" },
         { "at": "/error/code", "equals": 9, "means": "not-found" },
         { "at": "/error", "means": "transient" },
+        { "status": 206, "at": "/rows", "missing": true, "means": "invalid" },
+        { "status": 206, "at": "/rows", "equals": null, "means": "empty" },
     ] });
     for (status, body, expected) in [
         (404, json!({}), Ok((0, 0))),
@@ -416,6 +575,8 @@ async fn rules_say_what_answers_mean() {
         (400, json!({}), Err(Invalid)),
         (503, json!({}), Err(Transient)),
         (200, json!([row(5)]), Ok((1, 0))),
+        (206, json!({}), Err(Invalid)),
+        (206, json!({ "rows": null }), Ok((0, 0))),
     ] {
         let text = body.to_string();
         let server = Server::start(move |_, _| Reply(status, vec![("Retry-After", "7".into())], text.clone().into(), 0)).await;
@@ -462,6 +623,11 @@ fn what_cannot_be_meant_is_refused_when_a_workflow_is_read() {
         (json!({ "time": { "form": "soon" } }), "no form of times"),
         (json!({ "time": { "zone": "Mars/Base" } }), "no time zone"),
         (json!({ "answers": [{ "means": "empty" }] }), "would apply to every answer"),
+        (json!({ "answers": [{ "missing": true, "means": "empty", "status": 200 }] }), "needs the place in the body"),
+        (json!({ "answers": [{ "at": "/a", "equals": 1, "missing": true, "means": "empty" }] }), "needs the place in the body"),
+        (json!({ "auth": { "bearer": [] } }), "the name of a variable"),
+        (json!({ "auth": { "basic": [VARIABLE, ["sk-live-1234"]] } }), "the name of a variable"),
+        (json!({ "types": { "value": "float" } }), "not a column's type"),
         (json!({ "rows_per_request": 0 }), "at least 1"),
         (json!({ "keys_per_request": 2 }), "`{key}` stands for one key"),
     ] {

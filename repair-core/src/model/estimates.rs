@@ -33,8 +33,14 @@ type Of = (Arc<str>, [f64; 2]);
 impl Estimates {
     /// Adds the interval around an estimate whose error has this standard deviation. One that is not finite is left out.
     pub fn insert(&mut self, key: &Key, slot: i64, column: &str, value: f64, deviation: f64) {
-        let [low, high] = [-DEVIATIONS, DEVIATIONS].map(|deviations| value + deviations * deviation);
-        if !(low.is_finite() && high.is_finite() && deviation >= 0.0) {
+        if deviation >= 0.0 {
+            self.insert_interval(key, slot, column, [-DEVIATIONS, DEVIATIONS].map(|deviations| value + deviations * deviation));
+        }
+    }
+
+    /// Adds the interval of an estimate, from its low to its high end. One that is not finite, or that ends before it begins, is left out.
+    pub fn insert_interval(&mut self, key: &Key, slot: i64, column: &str, [low, high]: [f64; 2]) {
+        if !(low.is_finite() && high.is_finite() && low <= high) {
             return;
         }
         if !self.of_keys.contains_key(key) {
@@ -42,6 +48,16 @@ impl Estimates {
         }
         if let Some(of_key) = self.of_keys.get_mut(key) {
             of_key.entry(slot).or_default().push((column.into(), [low, high]));
+        }
+    }
+
+    /// Adds those of others.
+    pub fn extend(&mut self, others: Self) {
+        for (key, of_key) in others.of_keys {
+            let own = self.of_keys.entry(key).or_default();
+            for (slot, columns) in of_key {
+                own.entry(slot).or_default().extend(columns);
+            }
         }
     }
 
@@ -82,6 +98,7 @@ mod tests {
         estimates.insert(&a, 1, "x", 1.0, f64::NAN);
         estimates.insert(&a, 1, "x", f64::INFINITY, 1.0);
         estimates.insert(&a, 1, "x", 1.0, -1.0);
+        estimates.insert_interval(&a, 1, "x", [2.0, 1.0]);
         assert!(estimates.is_empty());
         estimates.insert(&a, 1, "a \"quoted\" name", 1.0, 0.0);
         estimates.insert(&a, 1, "y", -2.0e300, 1.0e290);
@@ -92,5 +109,12 @@ mod tests {
         assert_eq!(estimates.text(&a, 1, |column| column == "z"), None);
         assert_eq!((estimates.text(&a, 2, |_| true), estimates.text(&b, 1, |_| true)), (None, None));
         assert!(Estimates::of_text("[1]").is_err());
+        let mut more = Estimates::default();
+        more.insert_interval(&a, 2, "x", [1.0, 2.0]);
+        more.insert_interval(&b, 1, "x", [3.0, 4.0]);
+        estimates.extend(more);
+        let text = |key: &Key, slot: i64| estimates.text(key, slot, |_| true);
+        assert_eq!((text(&a, 2).as_deref(), text(&b, 1).as_deref()), (Some("{\"x\":[1.0,2.0]}"), Some("{\"x\":[3.0,4.0]}")));
+        assert!(text(&a, 1).is_some());
     }
 }

@@ -24,6 +24,27 @@ pub struct Shared {
     pub calendars: BTreeMap<String, Arc<dyn Calendar>>,
 }
 
+impl Shared {
+    /// Reads and checks definitions from a text, such as those that a program carries. They include no files.
+    ///
+    /// ```
+    /// use repair_core::plugin::Registry;
+    /// use repair_core::workflow::Shared;
+    ///
+    /// let text = "tables:\n  readings: { location: readings, format: csv, time: ts, cadence: 1h }\n";
+    /// let shared = Shared::parse("lake.yaml", text, &Registry::default())?;
+    /// assert!(shared.tables.contains_key("readings"));
+    /// # Ok::<(), repair_core::yaml::Diagnostics>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The mistakes in the text, with their places.
+    pub fn parse(file: &str, text: &str, registry: &Registry) -> Result<Self, Diagnostics> {
+        let none = |name: &str| Err(format!("definitions that are read from a text have no file `{name}`"));
+        parse::definitions(file, text, registry, &none).map(Self::from)
+    }
+}
+
 /// What a file holds. Where only tables are needed, either kind will do.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "one value per command")]

@@ -5,11 +5,11 @@
 
 #[cfg(feature = "http")]
 pub mod alpaca;
-#[cfg(feature = "http")]
-mod answered;
 pub mod archive;
 #[cfg(feature = "http")]
 pub mod massive;
+#[cfg(feature = "http")]
+mod provider;
 pub mod simulated;
 
 use std::sync::Arc;
@@ -19,11 +19,6 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMi
 pub use repair_connect::Environment;
 use repair_core::plugin::{Limits, Registry};
 use repair_core::{Error, Result};
-
-/// The words in which errors speak of these APIs.
-#[cfg(feature = "http")]
-const WORDS: repair_connect::http::Words =
-    repair_connect::http::Words { address: "base_url", rows: "bars", slots: "minutes", keys: "symbols" };
 
 use crate::bar::{Bar, CLOSE, HIGH, LOW, OPEN, VOLUME};
 
@@ -44,15 +39,8 @@ pub fn register_http(registry: &mut Registry, variables: &Environment) {
     massive::register(registry, variables);
 }
 
-/// Bars as a batch in the lake's shape, with `more` columns.
-fn rows(
-    key: &[String],
-    time: &str,
-    symbols: &[&str],
-    times_us: Vec<i64>,
-    bars: &[Bar],
-    more: Vec<(&str, ArrayRef)>,
-) -> Result<RecordBatch> {
+/// Bars as a batch in the lake's shape.
+fn rows(key: &[String], time: &str, symbols: &[&str], times_us: Vec<i64>, bars: &[Bar]) -> Result<RecordBatch> {
     let numbers = |of: fn(&Bar) -> f64| Arc::new(Float64Array::from_iter_values(bars.iter().map(of))) as ArrayRef;
     let key = key.iter().map(|name| (name.as_str(), Arc::new(StringArray::from_iter_values(symbols)) as ArrayRef, false));
     let columns = key.chain([
@@ -63,7 +51,6 @@ fn rows(
         (CLOSE, numbers(|bar| bar.close), false),
         (VOLUME, numbers(|bar| bar.volume), false),
     ]);
-    let columns = columns.chain(more.into_iter().map(|(name, column)| (name, column, true)));
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 

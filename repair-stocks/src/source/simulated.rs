@@ -253,7 +253,7 @@ impl Source for Simulated {
             }
         }
         let covered = request.keys.iter().map(|key: &Key| Covered { key: key.clone(), interval: known }).collect();
-        let rows = super::rows(&request.table.key, &request.table.time, &symbols, times, &bars, Vec::new())?;
+        let rows = super::rows(&request.table.key, &request.table.time, &symbols, times, &bars)?;
         Ok(Answer::new(vec![rows]).with_covered(covered).with_said(said))
     }
 }

@@ -1,8 +1,8 @@
 //! What the sources request, page by page, and what they return.
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use repair_core::model::{Key, TimeMark};
-use repair_core::plugin::{Limits, Request};
+use repair_core::plugin::{Answer, Limits, Request};
 use repair_core::testing::plugin_suite;
 use serde_json::{Value, json};
 
@@ -23,6 +23,15 @@ fn market() -> Market {
     market
 }
 
+/// The rows of all pages.
+fn whole(answer: &Answer) -> RecordBatch {
+    arrow::compute::concat_batches(answer.rows[0].schema_ref(), &answer.rows).unwrap()
+}
+
+fn count(answer: &Answer) -> usize {
+    answer.rows.iter().map(RecordBatch::num_rows).sum()
+}
+
 #[tokio::test]
 async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     let vendor = Vendor::start(vendor::alpaca(market(), 4, Lie::None)).await;
@@ -30,11 +39,12 @@ async fn alpaca_is_asked_for_many_symbols_and_all_pages_of_the_answer() {
     assert_eq!(alpaca.limits(), Limits::new(10_000, 100));
     let answer = alpaca.fetch(&world(), &request(&["AAA", "BBB", "CCC"], FROM, TO)).await.unwrap();
     // 19 bars, four a page; pages end within symbols.
-    assert_eq!((answer.requests, answer.rows[0].num_rows()), (5, 19));
-    let symbols = answer.rows[0].column_by_name("symbol").unwrap().as_string::<i32>();
+    let rows = whole(&answer);
+    assert_eq!((answer.requests, rows.num_rows()), (5, 19));
+    let symbols = rows.column_by_name("symbol").unwrap().as_string::<i32>();
     assert_eq!(symbols.iter().filter(|symbol| *symbol == Some("BBB")).count(), 9);
     let first = market()["AAA"][&minute(FROM)];
-    assert_eq!(["open", "high", "low", "close", "volume"].map(|column| number(&answer.rows[0], column, 0)), first.map(Some));
+    assert_eq!(["open", "high", "low", "close", "volume"].map(|column| number(&rows, column, 0)), first.map(Some));
     // CCC is unknown or did not trade. The answer looks the same, so it vouches for neither.
     let vouched: Vec<String> = answer.covered.iter().map(|covered| covered.key.to_string()).collect();
     assert_eq!(vouched, ["AAA", "BBB"]);
@@ -68,7 +78,7 @@ async fn massive_is_asked_for_one_symbol_and_all_pages_of_the_answer() {
         let massive = source(name, &vendor.url);
         assert_eq!(massive.limits(), Limits::new(50_000, 1));
         let answer = massive.fetch(&world(), &request(&["BBB"], FROM, TO)).await.unwrap();
-        assert_eq!((answer.requests, answer.rows[0].num_rows(), answer.covered.len()), (3, 9, 1));
+        assert_eq!((answer.requests, count(&answer), answer.covered.len()), (3, 9, 1));
         let first = market()["BBB"][&minute(FROM)];
         assert_eq!(["open", "high", "low", "close", "volume"].map(|column| number(&answer.rows[0], column, 0)), first.map(Some));
         let seen = &vendor.seen()[before..];
@@ -80,7 +90,7 @@ async fn massive_is_asked_for_one_symbol_and_all_pages_of_the_answer() {
     }
     // Of what it does not know it says nothing, in as many words.
     let answer = source("stocks.massive", &vendor.url).fetch(&world(), &request(&["CCC"], FROM, TO)).await.unwrap();
-    assert_eq!((answer.requests, answer.rows[0].num_rows(), answer.covered.len()), (1, 0, 0));
+    assert_eq!((answer.requests, count(&answer), answer.covered.len()), (1, 0, 0));
 }
 
 #[tokio::test]
@@ -108,12 +118,12 @@ async fn answers_are_read_as_the_providers_document_them() {
     ])
     .await;
     let answer = source("stocks.alpaca", &alpaca.url).fetch(&world(), &request(&["AAA", "BBB"], FROM, TO)).await.unwrap();
-    assert_eq!((answer.rows[0].num_rows(), number(&answer.rows[0], "close", 2)), (3, Some(20.75)));
+    assert_eq!((count(&answer), number(&whole(&answer), "close", 2)), (3, Some(20.75)));
     assert_eq!(alpaca.seen()[1].query("page_token").as_deref(), Some("b3BhcXVlLXRva2VuLTE="));
     for empty in [json!({ "bars": {}, "next_page_token": null }), json!({ "bars": null })] {
         let alpaca = says(vec![empty]).await;
         let answer = source("stocks.alpaca", &alpaca.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap();
-        assert_eq!((answer.rows[0].num_rows(), answer.covered.len()), (0, 0));
+        assert_eq!((count(&answer), answer.covered.len()), (0, 0));
     }
 
     let result = json!({ "v": 900, "vw": 100.62, "o": 100.6, "c": 100.7, "h": 100.7, "l": 100.5, "t": 1_710_163_800_000_i64, "n": 11 });
@@ -121,7 +131,7 @@ async fn answers_are_read_as_the_providers_document_them() {
         "status": "DELAYED", "request_id": "2", "count": 1 })])
     .await;
     let answer = source("stocks.massive", &massive.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap();
-    assert_eq!((answer.rows[0].num_rows(), number(&answer.rows[0], "volume", 0)), (1, Some(900.0)));
+    assert_eq!((count(&answer), number(&answer.rows[0], "volume", 0)), (1, Some(900.0)));
 }
 
 #[tokio::test]
@@ -170,4 +180,48 @@ async fn silence_proves_nothing_where_it_cannot() {
     assert_eq!(covered(json!({}), "2024-03-11T13:50:00Z").await[0].interval, interval(FROM, "2024-03-11T13:35:00Z"));
     assert_eq!(covered(json!({ "settles_after": "1m" }), "2024-03-11T13:50:00Z").await[0].interval, interval(FROM, TO));
     assert!(covered(json!({}), "2024-03-11T13:44:00Z").await.is_empty());
+}
+
+#[tokio::test]
+async fn prices_of_massive_are_adjusted_as_the_table_wants_them_or_refused() {
+    let answers = |adjusted: bool| {
+        move |seen: &super::vendor::Seen| {
+            assert_eq!(seen.query("adjusted"), Some(adjusted.to_string()));
+            let bar = json!({ "v": 900, "o": 100.6, "c": 100.7, "h": 100.7, "l": 100.5, "t": 1_710_163_800_000_i64 });
+            Reply::json(200, &json!({ "ticker": "AAA", "adjusted": true, "results": [bar], "status": "OK" }))
+        }
+    };
+    let asked = request(&["AAA"], FROM, TO);
+    let adjusted = Vendor::start(answers(true)).await;
+    let source = source_with(&variables(), "stocks.massive", &json!({ "base_url": adjusted.url, "adjusted": true })).unwrap();
+    let answer = source.fetch(&world(), &asked).await.unwrap();
+    assert_eq!((count(&answer), answer.said.as_str()), (1, "Massive, adjusted for splits"));
+    // The table has prices as traded, and the answer says that its own are not.
+    let ignores = Vendor::start(answers(false)).await;
+    let error = super::source("stocks.massive", &ignores.url).fetch(&world(), &asked).await.unwrap_err();
+    assert!(error.message().contains("where `/adjusted` is `true`"), "{error}");
+}
+
+#[tokio::test]
+async fn further_pages_behind_a_proxy_are_asked_for_at_the_proxy() {
+    let vendor = vendor::massive(market(), 4, Lie::None);
+    let proxy = Vendor::start(move |seen| {
+        let mut seen = seen.clone();
+        let own = seen.url.path().strip_prefix("/proxied").unwrap().to_owned();
+        seen.url.set_path(&own);
+        vendor(&seen)
+    })
+    .await;
+    let answer = source("stocks.massive", &format!("{}/proxied", proxy.url)).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap();
+    assert_eq!((answer.requests, count(&answer)), (3, 10));
+    let paths: Vec<String> = proxy.seen().iter().map(|seen| seen.url.path().to_owned()).collect();
+    assert!(paths.iter().all(|path| path.starts_with("/proxied/v2/aggs/ticker/AAA/range/1/minute/")), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_bar_without_a_price_is_refused() {
+    let bar = json!({ "t": FROM, "o": null, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1 });
+    let alpaca = says(vec![json!({ "bars": { "AAA": [bar] } })]).await;
+    let error = source("stocks.alpaca", &alpaca.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();
+    assert!(error.message().contains("at `/bars/AAA/0`: a row without a value of `o`, which is column `open`"), "{error}");
 }

@@ -125,10 +125,10 @@ async fn an_unusable_answer_is_shown_with_its_beginning() {
         both(Reply::json(200, &json!({ "bars": { "AAA": [{ "t": FROM, "o": "1.0" }] }, "status": "OK", "results": [{ "t": "x" }] }))).await
     {
         assert_eq!(error.kind(), Invalid);
-        assert!(error.message().contains("at `bars.AAA[0].o`") || error.message().contains("at `results[0].t`"), "{error}");
+        assert!(error.message().contains("at `/bars/AAA/0`") || error.message().contains("at `/results/0`: a time \"x\""), "{error}");
     }
     for (reply, word) in [
-        (Reply::json(200, &json!({ "code": 429, "message": "out of credits" })), "missing field"),
+        (Reply::json(200, &json!({ "code": 429, "message": "out of credits" })), "`: out of credits"),
         (Reply::json(200, &json!([])), "the answer begins: []"),
         (Reply::new(200, "application/json", "{\"bars\": {}, \"status\": \"OK\"} {}"), "more than one value"),
         (Reply::new(200, "application/json", [0xff, 0xfe, 0x00, b'x']), "the answer begins: "),
@@ -145,11 +145,19 @@ async fn an_unusable_answer_is_shown_with_its_beginning() {
 async fn errors_that_massive_reports_under_200_are_errors() {
     for (body, kind, word) in [
         (json!({ "status": "NOT_AUTHORIZED", "message": format!("not entitled, {SECRET}") }), Denied, "not entitled, …"),
-        (json!({ "status": "ERROR", "error": "odd" }), Invalid, "status `ERROR`: odd"),
-        (json!({ "status": "OK", "ticker": "ZZZ", "results": [bar()] }), Invalid, "asked for AAA and answered with bars of `ZZZ`"),
-        (json!({ "status": "OK", "results": [bar()] }), Invalid, "bars of ``"),
-        (json!({ "status": "OK", "ticker": "AAA", "next_url": "https://api.massive.com/v1/account" }), Invalid, "does not hold its bars"),
-        (json!({ "status": "OK", "ticker": "AAA", "next_url": "/v2/x" }), Invalid, "does not hold its bars"),
+        (json!({ "status": "ERROR", "error": "odd" }), Invalid, "`/status` is `ERROR`: odd"),
+        (json!({ "status": "OK", "ticker": "ZZZ", "results": [bar()] }), Invalid, "a row of `ZZZ`, which was not asked for"),
+        (json!({ "status": "OK", "results": [bar()] }), Invalid, "without the field `ticker`"),
+        (json!({ "status": "OK", "ticker": null, "results": [bar()] }), Invalid, "without the field `ticker`"),
+        (json!({ "ticker": "AAA", "results": [bar()] }), Invalid, "without anything at `/status`"),
+        (json!({ "status": null, "ticker": "AAA", "results": [bar()] }), Invalid, "`/status` is `null`"),
+        (json!({ "status": "OK", "adjusted": true, "ticker": "AAA", "results": [bar()] }), Invalid, "`/adjusted` is `true`"),
+        (
+            json!({ "status": "OK", "ticker": "AAA", "next_url": "https://api.massive.com/v1/account" }),
+            Invalid,
+            "does not hold what was asked for",
+        ),
+        (json!({ "status": "OK", "ticker": "AAA", "next_url": "/v2/x" }), Invalid, "does not hold what was asked for"),
     ] {
         let vendor = Vendor::start(move |_| Reply::json(200, &body)).await;
         let error = source("stocks.massive", &vendor.url).fetch(&world(), &request(&["AAA"], FROM, TO)).await.unwrap_err();

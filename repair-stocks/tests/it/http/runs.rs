@@ -226,7 +226,7 @@ async fn a_source_that_lies_is_an_error_and_nothing_is_written() {
                 Lie::AnotherSymbol => &["ZZZ"],
                 Lie::NeverEnds | Lie::SamePage => &["does not end"],
                 Lie::Html => &["<html>"],
-                Lie::AnotherShape => &["not a page of bars at"],
+                Lie::AnotherShape => &["not a page of bars (a", "at `/"],
                 Lie::HighBelowLow => &["low 11 is above"],
                 Lie::NegativeVolume => &["volume -5 is below 0"],
                 Lie::OutOfOrder => &["out of order"],
