@@ -13,12 +13,17 @@ use crate::http::answers::check_pointer;
 /// How many rows one page may have.
 const MOST_ROWS: usize = 1_000_000;
 
+/// What to do about an answer that has nothing where its rows belong.
+const NOTHING: &str = "if that is how it says that there are none, add `optional: true` to `rows`, or a rule to `answers`";
+
 /// Where the rows are in a reply.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RowsConfig {
-    /// The place in the body, as a JSON Pointer such as `/results`; by default the whole body. Nothing there, or null, is no row.
+    /// The place in the body, as a JSON Pointer such as `/results`; by default the whole body.
     pub at: Option<String>,
+    /// Whether an answer without rows may have nothing there, or null. Otherwise it is refused, since it may be an error, or a page of another form.
+    pub optional: bool,
     /// Whether there is an object by key, and the name of the field for the key that each row then gets.
     pub by_key: Option<String>,
     /// Whether there is an object by time, and the name of the field for the time that each row then gets.
@@ -36,8 +41,8 @@ pub struct RowsConfig {
 
 /// Where the rows are.
 pub(super) enum Shape {
-    Json { at: String, by_key: Option<String>, by_time: Option<String>, arrays: bool, shared: BTreeMap<String, String> },
-    Expression(Expression),
+    Json { at: String, by_key: Option<String>, by_time: Option<String>, arrays: bool, shared: BTreeMap<String, String>, optional: bool },
+    Expression { expression: Expression, optional: bool },
     Csv,
 }
 
@@ -46,8 +51,11 @@ pub(super) type Fields = Map<String, Value>;
 
 impl Shape {
     pub(super) fn new(config: &RowsConfig) -> Result<Self> {
-        let RowsConfig { at, by_key, by_time, shared, arrays, jsonata, csv } = config.clone();
+        let RowsConfig { at, optional, by_key, by_time, shared, arrays, jsonata, csv } = config.clone();
         let forms = usize::from(by_time.is_some()) + usize::from(arrays);
+        if csv && optional {
+            return Err(Error::invalid("`optional` is for bodies of JSON; CSV without rows is its header alone"));
+        }
         let is_json = at.is_some() || by_key.is_some() || !shared.is_empty() || forms > 0;
         if (csv && (is_json || jsonata.is_some())) || (jsonata.is_some() && is_json) || forms > 1 {
             return Err(Error::invalid(
@@ -59,11 +67,11 @@ impl Shape {
         }
         if let Some(text) = jsonata {
             let text = text.trim().strip_prefix("{%").and_then(|text| text.strip_suffix("%}")).unwrap_or(&text).to_owned();
-            return Ok(Self::Expression(Expression::parse(&text)?));
+            return Ok(Self::Expression { expression: Expression::parse(&text)?, optional });
         }
         let at = at.unwrap_or_default();
         shared.values().chain([&at]).try_for_each(|at| check_pointer(at))?;
-        Ok(Self::Json { at, by_key, by_time, arrays, shared })
+        Ok(Self::Json { at, by_key, by_time, arrays, shared, optional })
     }
 
     pub(super) fn is_csv(&self) -> bool {
@@ -78,7 +86,7 @@ impl Shape {
         };
         match self {
             Self::Csv => format!("in row {}", index + 1),
-            Self::Expression(_) => format!("in row {} of what `jsonata` finds", index + 1),
+            Self::Expression { .. } => format!("in row {} of what `jsonata` finds", index + 1),
             Self::Json { at, by_key, by_time, arrays, .. } => {
                 let key = field(by_key).unwrap_or_default();
                 let is_of_key =
@@ -101,18 +109,22 @@ impl Shape {
     pub(super) fn rows(&self, body: &mut Value) -> Result<Vec<Fields>> {
         let rows = match self {
             Self::Csv => Err(Error::internal("a body of CSV is read as JSON")),
-            Self::Expression(expression) => {
+            Self::Expression { expression, optional } => {
                 let found = expression.evaluate(&Variables { output: body.clone(), ..Variables::default() })?;
+                if found.is_null() && !optional {
+                    return Err(Error::invalid(format!("nothing where the expression of `jsonata` looks; {NOTHING}")));
+                }
                 // An expression that finds one thing returns it without a list.
                 list(if found.is_object() { Value::Array(vec![found]) } else { found }, "the expression")
             }
-            Self::Json { at, by_key, by_time, arrays, shared } => {
+            Self::Json { at, by_key, by_time, arrays, shared, optional } => {
                 let shared: Vec<(String, Value)> =
                     shared.iter().map(|(name, at)| (name.clone(), body.pointer(at).cloned().unwrap_or(Value::Null))).collect();
                 let there = if at.is_empty() { body.clone() } else { body.pointer_mut(at).map(Value::take).unwrap_or_default() };
                 let place = if at.is_empty() { "the body" } else { at.as_str() };
                 let rows: Result<Vec<Fields>> = match (by_key, there) {
-                    (_, Value::Null) => Ok(Vec::new()),
+                    (_, Value::Null) if *optional => Ok(Vec::new()),
+                    (_, Value::Null) => Err(Error::invalid(format!("nothing at `{place}`, where rows belong; {NOTHING}"))),
                     (None, there) => of_key(there, by_time.as_deref(), *arrays, place),
                     (Some(name), Value::Object(keys)) => {
                         let mut all = Vec::new();
@@ -245,8 +257,16 @@ mod tests {
                 .unwrap();
         assert_eq!(json!(about), json!([{ "v": 1, "of": "A" }]));
         assert_eq!(rows(json!({ "jsonata": "$output.one" }), json!({ "one": { "v": 1 } })).unwrap().len(), 1);
-        for nothing in [json!({}), json!({ "at": null }), json!({ "results": null })] {
-            assert_eq!(rows(json!({ "at": "/results" }), nothing).unwrap(), [] as [Fields; 0]);
+        for nothing in [json!({}), json!({ "at": null }), json!({ "results": null }), json!({ "error": "slow down" })] {
+            for rows_at in
+                [json!({ "at": "/results" }), json!({ "jsonata": "$output.results" }), json!({ "at": "/results", "by_key": "k" })]
+            {
+                let refused = rows(rows_at.clone(), nothing.clone()).unwrap_err();
+                assert!(refused.message().contains("add `optional: true` to `rows`"), "{rows_at} {nothing}: {refused}");
+                let mut optional = rows_at;
+                optional["optional"] = true.into();
+                assert_eq!(rows(optional, nothing.clone()).unwrap(), [] as [Fields; 0]);
+            }
         }
     }
 

@@ -470,6 +470,28 @@ async fn what_rows_are_about_is_compared_with_what_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_form_is_not_the_end_of_the_data() {
+    for (pages, second) in [
+        (json!({ "token": "/next", "parameter": "page" }), json!({ "error": "slow down" })),
+        (json!({ "token": "/next", "parameter": "page" }), json!({ "items": null })),
+        (json!({ "page": "page" }), json!({ "error": "slow down" })),
+    ] {
+        let then = second.clone();
+        let server = Server::start(move |seen, _| match seen.query("page") {
+            None | Some("1") => ok(json!({ "items": [row(5), row(6)], "next": "2" })),
+            _ => ok(then.clone()),
+        })
+        .await;
+        let mut with = json!({ "rows": { "at": "/items" }, "pages": pages, "vouches": true });
+        let error = fetched(&server, with.clone()).await.map(|answer| hours(&answer)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("nothing at `/items`, where rows belong"), "{error}");
+        with["rows"]["optional"] = true.into();
+        assert_eq!(hours(&fetched(&server, with).await.unwrap()), [5, 6], "{second}");
+    }
+}
+
+#[tokio::test]
 async fn a_value_that_is_null_is_one_or_refuses_the_answer() {
     let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "v": null }]))).await;
     let answer = fetched(&server, json!({ "columns": { "value": "v" } })).await.unwrap();

@@ -15,7 +15,7 @@ use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::Bound;
 use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
-use crate::model::{Calendar, Findings, Scope, Table};
+use crate::model::{Calendar, ExpectedKeys, Findings, Scope, Table};
 use crate::plugin::{Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext, UserQuery};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
@@ -188,7 +188,9 @@ impl Preparer<'_> {
         Ok(match self.registry.make(*kind, name, config).map_err(|error| error.on("step", &step.name))? {
             Plugin::Detector(inner) => {
                 let table = config.get("table").and_then(Value::as_str).map(str::to_owned);
-                Plugin::Detector(Arc::new(Heeding { inner, table }))
+                let mut others = BTreeSet::new();
+                tables_within(config, &mut others);
+                Plugin::Detector(Arc::new(Heeding { inner, table, others }))
             }
             other => other,
         })
@@ -198,21 +200,60 @@ impl Preparer<'_> {
 /// How many days before the end of what a calendar covers it is reported, so that there is time to extend it.
 const WARNING_DAYS: i32 = 90;
 
-/// A detector that heeds what people have set aside, and also reports when the calendar that it used will soon know nothing more.
+/// A detector that heeds what people have set aside, and also reports rows that cannot be read in other tables that it uses, and when the calendar that it used will soon know
+/// nothing more.
 struct Heeding {
     inner: Arc<dyn Detector>,
     /// The table that its configuration names.
     table: Option<String>,
+    /// All tables that its configuration names.
+    others: BTreeSet<String>,
+}
+
+/// The tables that a configuration names anywhere.
+fn tables_within(config: &Value, tables: &mut BTreeSet<String>) {
+    match config {
+        Value::Object(entries) => {
+            tables.extend(entries.get("table").and_then(Value::as_str).map(str::to_owned));
+            entries.values().for_each(|value| tables_within(value, tables));
+        }
+        Value::Array(values) => values.iter().for_each(|value| tables_within(value, tables)),
+        _ => {}
+    }
+}
+
+impl Heeding {
+    /// The findings, with what else is to be reported about them.
+    async fn heeded(&self, context: &StepContext, mut found: Findings) -> Result<Findings> {
+        let own = found.scope.table.clone();
+        let keys = context.tables.get(&own).and_then(|table| match &table.keys {
+            Some(ExpectedKeys::Table(from)) => Some(from.table.clone()),
+            _ => None,
+        });
+        let others: BTreeSet<&String> = self.others.iter().chain(&keys).filter(|table| **table != own).collect();
+        for table in others.into_iter().filter_map(|name| context.tables.get(name)) {
+            let (left_out, usage) = context.left_out(table).await?;
+            found.usage += usage;
+            let Some(first) = left_out.iter().next() else { continue };
+            let (rows, name) = (left_out.rows(), &table.name);
+            let (rows, it) = if rows == 1 { ("1 row".to_owned(), "was") } else { (format!("{rows} rows"), "were") };
+            found
+                .notices
+                .push(format!("{rows} of table `{name}`, which this step uses, cannot be read and {it} left out, such as {first}"));
+            found.counts.unread_elsewhere += left_out.rows();
+        }
+        Ok(warned(context, found))
+    }
 }
 
 #[async_trait]
 impl Detector for Heeding {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, None, self.table.as_deref()).await?))
+        self.heeded(context, aside::detect(self.inner.as_ref(), context, again, None, self.table.as_deref()).await?).await
     }
 
     async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
-        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, Some(sink), self.table.as_deref()).await?))
+        self.heeded(context, aside::detect(self.inner.as_ref(), context, again, Some(sink), self.table.as_deref()).await?).await
     }
 
     async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {

@@ -277,7 +277,15 @@ fn stale_problem(name: &str, output: &Value) -> Option<String> {
 fn left_out_problems(name: &str, output: &Value) -> Vec<String> {
     let tables = output.get(LEFT_OUT).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let problem = |table: &Value| {
-        let (named, off) = (table.get("table")?.as_str()?, table.get("misaligned")?.as_u64()?);
+        let named = table.get("table")?.as_str()?;
+        if let Some(unread) = table.get("unread").and_then(Value::as_u64) {
+            let (rows, them) = if unread == 1 { ("row", "was") } else { ("rows", "were") };
+            let first = table.get("first")?.as_str()?;
+            return Some(format!(
+                "{name}: {unread} {rows} of table `{named}`, which the query reads, cannot be read and {them} left out, such as {first}"
+            ));
+        }
+        let off = table.get("misaligned")?.as_u64()?;
         let all = table.get("rows")?.as_u64()?;
         let (rows, have, them) = if off == 1 { ("row", "has a time", "it") } else { ("rows", "have times", "them") };
         let view = overlay::repaired_view(named);

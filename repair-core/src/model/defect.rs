@@ -348,6 +348,9 @@ pub struct Counts {
     /// Rows that could not be read, and were left out.
     #[serde(default)]
     pub quarantined: u64,
+    /// Rows of other tables that the step uses, such as the one that lists the keys, that could not be read, and were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread_elsewhere: u64,
     /// Rows of the interval whose keys are not among those that were examined.
     #[serde(default)]
     pub other_keys: u64,

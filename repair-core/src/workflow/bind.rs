@@ -331,7 +331,7 @@ impl Workflow {
         match mistakes.as_slice() {
             [] => Ok(values),
             [one] => Err(Error::invalid(one.clone())),
-            many => Err(Error::invalid(format!("the parameters have {} mistakes:\n  {}", many.len(), many.join("\n  ")))),
+            many => Err(Error::invalid(format!("the parameters have {} mistakes: {}", many.len(), many.join("; ")))),
         }
     }
 }

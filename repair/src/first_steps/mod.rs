@@ -420,6 +420,13 @@ impl Look {
         if let Some(cadence) = &cadence {
             picture.calendar = series::calendar(&instants, cadence, &of_times, &mut guesses);
             picture.doubled = series::doubled(&columns, &instants, &key_of);
+            if let Some(doubled) = picture.doubled.filter(|doubled| !doubled.are_same && 4 * doubled.rows > rows_read) {
+                return Err(named(Error::invalid(format!(
+                    "{} of {rows_read} rows have the time of another one of their series and differ from it, and no column was found that separates them. A rule that keeps one of \
+                     them would lose rows; write the table by hand, with all columns of its `key`, or with `rows: many`",
+                    doubled.rows
+                ))));
+            }
             if let Some(doubled) = picture.doubled {
                 let same = if doubled.are_same { "and the rest is the same" } else { "and the rest differs" };
                 let why = format!("{} of {rows_read} rows: the time is that of another one of their series, {same}", doubled.rows);

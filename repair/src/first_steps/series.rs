@@ -63,7 +63,21 @@ fn duplicates(key: &[&Column], times: &[Option<i64>]) -> usize {
         .count()
 }
 
-/// The columns that identify a series: few texts that repeat over times. None if times are unique without them.
+/// Whether a column holds whole numbers alone.
+fn is_whole(column: &Column) -> bool {
+    column.present().all(|value| value.parse::<i64>().is_ok())
+}
+
+/// Whether so many series have a row at half of the times, as a key of them has. Measured whole numbers that happen to differ at each time have not: most of their values are
+/// at few times.
+fn is_dense(key: &[&Column], times: &[Option<i64>]) -> bool {
+    let with_time = || times.iter().enumerate().filter_map(|(row, time)| time.map(|time| (row, time)));
+    let series = with_time().map(|(row, _)| joined(key, row)).collect::<HashSet<_>>().len();
+    let instants = with_time().map(|(_, time)| time).collect::<HashSet<_>>().len();
+    2 * with_time().count() >= series * instants
+}
+
+/// The columns that identify a series: few texts that repeat over times, or whole numbers that do. None if times are unique without them.
 pub(super) fn key<'a>(
     columns: &[&'a Column],
     times: &[Option<i64>],
@@ -105,9 +119,30 @@ pub(super) fn key<'a>(
             _ => break,
         }
     }
+    // Whole numbers may be measured, too, so their name or their pattern must say that they identify something.
+    while chosen.len() < 3 && left * 50 > rows {
+        let is_candidate = |column: &&&Column| {
+            let distinct = column.distinct();
+            is_whole(column)
+                && column.present().count() == column.values.len()
+                && !is_version(&column.name)
+                && (2..=MOST_KEYS).contains(&distinct)
+                && !chosen.iter().any(|known| known.name == column.name)
+        };
+        let tried = columns.iter().filter(is_candidate).take(2 * MOST_CANDIDATES).map(|one| {
+            let with: Vec<&Column> = chosen.iter().copied().chain([*one]).collect();
+            (duplicates(&with, times), with)
+        });
+        match tried.filter(|(_, with)| is_dense(with, times)).min_by_key(|(duplicates, _)| *duplicates) {
+            Some((duplicates, with)) if duplicates * 10 <= left => (left, chosen) = (duplicates, with),
+            _ => break,
+        }
+    }
     if chosen.is_empty() {
         // Another series may be in files that are yet to come.
-        let names_one = |column: &&&Column| !column.is_time() && column.distinct() == 1 && (!is_number(column) || is_id(&column.name));
+        let names_one = |column: &&&Column| {
+            !column.is_time() && column.distinct() == 1 && (!is_number(column) || is_id(&column.name) || is_whole(column))
+        };
         let one_word = columns.iter().find(names_one);
         let (why, sure) = if let (0, Some(column)) = (without, one_word) {
             (
@@ -117,7 +152,7 @@ pub(super) fn key<'a>(
         } else if without == 0 {
             ("no two rows have the same time".to_owned(), Sure::Sure)
         } else {
-            (format!("few rows have the same time ({without} of {rows}), and no column separates them"), Sure::Likely)
+            (format!("{without} of {rows} rows have a time that another row has, and no column separates them"), Sure::Likely)
         };
         guesses.push(Guess::new("key", "none", why, sure));
         return chosen;

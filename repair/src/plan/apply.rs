@@ -202,7 +202,7 @@ async fn same_findings(plan: &Plan, planned: &Workflow, repair: &Repair) -> Resu
         }
         return Ok(());
     }
-    Err(out_of_date(format!("the lake has changed since the plan was made:\n  {}\nnothing was begun", different.join("\n  "))))
+    Err(out_of_date(format!("the lake has changed since the plan was made ({}); nothing was begun", different.join("; "))))
 }
 
 impl Plan {

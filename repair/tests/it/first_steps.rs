@@ -62,10 +62,14 @@ fn write(folder: &Path, seed: u64) -> Truth {
     let cadence = random.one_of(&[("1m", 60), ("5m", 300), ("15m", 900), ("1h", 3_600)]);
     let (delimiter, decimal) = random.one_of(&[(",", "."), (";", ","), (";", "."), ("\t", "."), ("|", ".")]);
     let time = random.one_of(&["", "%Y-%m-%d %H:%M:%S", "%d.%m.%Y %H:%M", "%Y/%m/%d %H:%M", "seconds"]);
-    let names = ["Nord", "Süd", "Ost-1", "West 2", "7"];
+    let names = random.one_of(&[["Nord", "Süd", "Ost-1", "West 2", "7"], ["1", "2", "3", "17", "204"]]);
     let keys = usize::try_from(random.below(5)).unwrap();
-    let key =
-        (keys > 0).then(|| (random.one_of(&["meter", "Stelle", "SYMBOL"]), names[..keys].iter().map(|name| (*name).to_owned()).collect()));
+    let key = (keys > 0).then(|| {
+        (
+            random.one_of(&["meter", "Stelle", "SYMBOL", "k", "turbine", "Zähler", "EAN"]),
+            names[..keys].iter().map(|name| (*name).to_owned()).collect(),
+        )
+    });
     // Enough days that the day and the month of a date differ.
     let days = match cadence.1 {
         60 => 2,
@@ -205,6 +209,35 @@ async fn what_first_steps_are_sure_of_is_so_and_their_workflow_is_planned() {
     }
     // The rest are guesses of which it was not sure, such as a calendar of few days.
     assert!(testdata::seeds_are_given() || exact * 10 >= seeds * 8, "{exact} of {seeds}");
+}
+
+/// Rows at the same times, and a whole number in each: it is the key only where it follows a pattern that a key has.
+#[test]
+fn whole_numbers_are_a_key_by_their_pattern_and_never_by_chance() {
+    let folder = tempfile::tempdir().unwrap();
+    let start: Timestamp = FIRST_DAY.parse().unwrap();
+    let (mut of_key, mut measured) = ("ts,line,count\n".to_owned(), "ts,count\n".to_owned());
+    let mut random = Random::new(7);
+    for hour in 0..100 {
+        let time = start + SignedDuration::from_hours(hour);
+        for line in 1..=3 {
+            if hour * 3 + line != 50 {
+                writeln!(of_key, "{time},{line},{}", random.below(900)).unwrap();
+            }
+            writeln!(measured, "{time},{}", random.below(900)).unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("a.csv"), of_key).unwrap();
+    let found = Look::at(folder.path()).now().unwrap();
+    assert_eq!(found.guess("key").map(|guess| guess.value.as_str()), Some("line"));
+    assert!(found.guess("duplicates").is_none());
+    // Three rows an hour, and nothing that separates them: no rule may throw two of them away.
+    std::fs::write(folder.path().join("a.csv"), measured).unwrap();
+    let refused = Look::at(folder.path()).now().unwrap_err().full();
+    assert!(
+        refused.contains("200 of 300 rows have the time of another one of their series") && refused.contains("`rows: many`"),
+        "{refused}"
+    );
 }
 
 /// Small tables with many holes, so that two rows are most often several slots apart.

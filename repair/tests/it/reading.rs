@@ -174,6 +174,50 @@ fn broken_lines_are_refused_by_line_or_counted_and_listed() {
 }
 
 #[test]
+fn lines_that_cannot_be_read_in_tables_that_no_step_examines_are_reported() {
+    let world = World::new();
+    world.write("t/a.csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,2024-03-04T01:00:00Z,2\n");
+    world.write("sites.csv", "k,opened\nA,2024-03-01\nB,\n");
+    let sites = "}\n  sites: { location: sites.csv, format: csv, time: opened, on_bad_row: { quarantine: 50% }";
+    let day = "table: t, from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T02:00:00Z\"";
+    let list = "keys: { table: sites, since: opened }";
+    for (table, with) in [
+        // Its table lists the keys, or the step does, or a rule refers to it.
+        (format!("cadence: 1h, {list}"), format!("detect: gaps, with: {{ {day} }}")),
+        ("cadence: 1h".to_owned(), format!("detect: gaps, with: {{ {day}, {list} }}")),
+        (
+            "cadence: 1h".to_owned(),
+            format!(
+                "detect: invalid, with: {{ {day}, keys: [A], rules: [{{ column: v, min: 0 }}, {{ column: site, in: {{ table: sites, column: k }} }}] }}"
+            ),
+        ),
+    ] {
+        let report = world.run(
+            &format!("format: csv, key: [k], columns: {{ site: text }}, time: ts, {table} {sites}"),
+            &format!("  look: {{ {with}, end: true }}"),
+        );
+        assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{with}: {:?} {:?}", report.reason, report.problems);
+        let said = "1 row of table `sites`, which this step uses, cannot be read and was left out, such as ";
+        assert!(
+            report.problems.iter().any(|problem| problem.contains(said) && problem.contains("sites.csv, line 3")),
+            "{with}: {:?}",
+            report.problems
+        );
+        let counts = output(&report, "look");
+        assert_eq!((counts["unread_elsewhere"].as_u64(), counts["quarantined"].as_u64()), (Some(1), Some(0)), "{with}");
+    }
+    // No step has looked at what the query reads.
+    world.write("t/a.csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,when,2\n");
+    for name in ["t", "t_repaired"] {
+        let query = format!("SELECT k, min(ts) AS ts, sum(v) AS s FROM {name} GROUP BY k");
+        let steps = format!("  sum: {{ aggregate: sql, with: {{ into: sums, query: \"{query}\" }}, end: true }}");
+        let report = world.run("format: csv, key: [k], time: ts, cadence: 1h, on_bad_row: { quarantine: 50% }", &steps);
+        let said = "sum: 1 row of table `t`, which the query reads, cannot be read and was left out, such as ";
+        assert!(report.problems.iter().any(|problem| problem.contains(said) && problem.contains("a.csv, line 3")), "{:?}", report.problems);
+    }
+}
+
+#[test]
 fn times_are_text_and_in_two_columns() {
     let world = World::new();
     let all: Vec<String> = (0..24).filter(|hour| *hour != 7).map(|hour| format!("2024-03-04 {hour:02}:00:00")).collect();

@@ -1,5 +1,5 @@
-//! What the repaired view leaves out: rows that lie off the grid of their table. A detect step counts them; a workflow without one would never
-//! hear of them, so the step that reads the view does.
+//! What a query does not see: rows that cannot be read, and rows that lie off the grid of their table, which the repaired view leaves out. A detect step counts them; a workflow
+//! without one would never hear of them, so the step that reads them does.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ const DAY_S: u32 = 86_400;
 /// What was found of the tables that a query reads through their repaired views.
 #[derive(Default)]
 pub(super) struct OffGrid {
-    /// For each table that has rows off the grid: its name, how many they are, and how many rows were looked at.
+    /// For each table that has rows off the grid: its name, how many they are, and how many rows were looked at; for each that has rows that cannot be read: its name, how many, and
+    /// the first.
     pub(super) tables: Vec<Value>,
     /// What looking consumed.
     pub(super) usage: Usage,
@@ -31,6 +32,14 @@ impl OffGrid {
         let mut found = Self::default();
         let is_known = |table: &Table| findings.is_some_and(|findings| findings.scope.table == table.name && findings.counts.expected > 0);
         for table in context.tables.values() {
+            let is_named = names(sql, &table.name) || names(sql, &overlay::repaired_view(&table.name));
+            if is_named && findings.is_none_or(|findings| findings.scope.table != table.name) {
+                let (left_out, usage) = context.left_out(table).await?;
+                found.usage += usage;
+                if let Some(first) = left_out.iter().next() {
+                    found.tables.push(json!({ "table": table.name, "unread": left_out.rows(), "first": first.to_string() }));
+                }
+            }
             if table.cadence.is_none() || is_known(table) || !names(sql, &overlay::repaired_view(&table.name)) {
                 continue;
             }

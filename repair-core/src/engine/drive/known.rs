@@ -83,7 +83,11 @@ impl<'a> Place<'a> {
     pub(crate) async fn keep(&self, until: Option<Timestamp>, record: &FindingsRecord) -> Usage {
         let Some(until) = until else { return Usage::default() };
         // Late rows were put on record by this run, and bad rows have an artifact of their own.
-        if record.counts.overtaken > 0 || record.counts.overtaken_cells > 0 || record.counts.quarantined > 0 {
+        if record.counts.overtaken > 0
+            || record.counts.overtaken_cells > 0
+            || record.counts.quarantined > 0
+            || record.counts.unread_elsewhere > 0
+        {
             return Usage::default();
         }
         let known =

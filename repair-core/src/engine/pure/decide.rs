@@ -401,6 +401,11 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
         exceptions.push(format!("{rows} of table `{table}` cannot be read and were left out"));
     }
+    for (name, findings) in state.findings.iter().filter(|(_, findings)| findings.counts.unread_elsewhere > 0) {
+        let rows = findings.counts.unread_elsewhere;
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        exceptions.push(format!("{rows} of other tables that `{name}` uses cannot be read and were left out"));
+    }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {
             exceptions.push(format!("{} of {} units of `{name}` failed", units.failed(), units.len()));

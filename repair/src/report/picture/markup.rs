@@ -26,7 +26,7 @@ impl Markup {
 
     /// Adds data.
     pub fn text(&mut self, data: impl Display) -> &mut Self {
-        escape(&mut self.0, &data);
+        escape(&mut self.0, &data, false);
         self
     }
 
@@ -52,9 +52,11 @@ impl Markup {
         self
     }
 
-    /// An element that holds data.
+    /// An element that holds data. In a `pre`, lines stay lines.
     pub fn leaf(&mut self, name: &'static str, attributes: Attributes<'_>, data: impl Display) -> &mut Self {
-        self.open(name, attributes).text(data).close(name)
+        self.open(name, attributes);
+        escape(&mut self.0, &data, name == "pre");
+        self.close(name)
     }
 
     fn begin(&mut self, name: &'static str, attributes: Attributes<'_>) {
@@ -64,7 +66,7 @@ impl Markup {
             self.0.push(' ');
             self.0.push_str(name);
             self.0.push_str("=\"");
-            escape(&mut self.0, value);
+            escape(&mut self.0, value, false);
             self.0.push('"');
         }
     }
@@ -75,8 +77,8 @@ impl Markup {
     }
 }
 
-fn escape(into: &mut String, data: &dyn Display) {
-    struct Escaping<'a>(&'a mut String);
+fn escape(into: &mut String, data: &dyn Display, has_lines: bool) {
+    struct Escaping<'a>(&'a mut String, bool);
     impl Write for Escaping<'_> {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
             for c in text.chars() {
@@ -86,6 +88,7 @@ fn escape(into: &mut String, data: &dyn Display) {
                     '>' => self.0.push_str("&gt;"),
                     '"' => self.0.push_str("&quot;"),
                     '\'' => self.0.push_str("&#39;"),
+                    '\n' if self.1 => self.0.push('\n'),
                     c if is_invisible(c) => self.0.extend(c.escape_unicode()),
                     c => self.0.push(c),
                 }
@@ -94,7 +97,7 @@ fn escape(into: &mut String, data: &dyn Display) {
         }
     }
     // Writing to a string cannot fail.
-    let _ = write!(Escaping(into), "{data}");
+    let _ = write!(Escaping(into, has_lines), "{data}");
 }
 
 /// Characters that control something: terminals, the direction of text, the width of nothing.
@@ -161,6 +164,9 @@ mod tests {
             "<p title=\"&quot;&gt;&lt;script&gt;\">&lt;script&gt;alert(1)&lt;/script&gt; &amp; \\u{1b}[31m \\u{202e}x&#39;</p>"
         );
         assert_eq!(shortened("a\u{7}bcdefgh", 7), "a\\u{7}…");
+        let mut lines = Markup::default();
+        lines.leaf("pre", &[], "{\n <b>\r").leaf("p", &[], "a\nb");
+        assert_eq!(lines.into_text(), "<pre>{\n &lt;b&gt;\\u{d}</pre><p>a\\u{a}b</p>");
     }
 
     #[test]
