@@ -196,6 +196,10 @@ async fn what_first_steps_are_sure_of_is_so_and_their_workflow_is_planned() {
         assert!(refused.is_empty(), "{truth:?}: {}", refused[0].full());
         let plan = repair.plan().await.unwrap_or_else(|error| panic!("{truth:?}: {}\n{guesses}\n{}", error.full(), found.workflow));
 
+        // Whether one series has a key cannot be known.
+        if truth.key.as_ref().is_some_and(|(_, keys)| keys.len() == 1) {
+            continue;
+        }
         seeds += 1;
         let value = |what: &str| found.guess(what).map_or("", |guess| guess.value.as_str());
         let key = truth.key.as_ref().map_or("none", |(name, _)| name);

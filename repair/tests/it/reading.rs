@@ -176,7 +176,7 @@ fn broken_lines_are_refused_by_line_or_counted_and_listed() {
 #[test]
 fn lines_that_cannot_be_read_in_tables_that_no_step_examines_are_reported() {
     let world = World::new();
-    world.write("t/a.csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,2024-03-04T01:00:00Z,2\n");
+    world.write("t/a.csv", "k,ts,v,site\nA,2024-03-04T00:00:00Z,1,A\nA,2024-03-04T01:00:00Z,2,A\n");
     world.write("sites.csv", "k,opened\nA,2024-03-01\nB,\n");
     let sites = "}\n  sites: { location: sites.csv, format: csv, time: opened, on_bad_row: { quarantine: 50% }";
     let day = "table: t, from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T02:00:00Z\"";
@@ -207,7 +207,7 @@ fn lines_that_cannot_be_read_in_tables_that_no_step_examines_are_reported() {
         assert_eq!((counts["unread_elsewhere"].as_u64(), counts["quarantined"].as_u64()), (Some(1), Some(0)), "{with}");
     }
     // No step has looked at what the query reads.
-    world.write("t/a.csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,when,2\n");
+    world.write("t/a.csv", "k,ts,v,site\nA,2024-03-04T00:00:00Z,1,A\nA,when,2,A\n");
     for name in ["t", "t_repaired"] {
         let query = format!("SELECT k, min(ts) AS ts, sum(v) AS s FROM {name} GROUP BY k");
         let steps = format!("  sum: {{ aggregate: sql, with: {{ into: sums, query: \"{query}\" }}, end: true }}");
