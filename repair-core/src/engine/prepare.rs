@@ -208,11 +208,11 @@ struct Heeding {
 #[async_trait]
 impl Detector for Heeding {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
-        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, None, self.table.as_deref()).await?))
+        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, None, self.table.as_deref()).await?).await)
     }
 
     async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
-        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, Some(sink), self.table.as_deref()).await?))
+        Ok(warned(context, aside::detect(self.inner.as_ref(), context, again, Some(sink), self.table.as_deref()).await?).await)
     }
 
     async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {
@@ -232,15 +232,26 @@ impl Detector for Heeding {
     }
 }
 
-/// The findings, with a notice for each calendar of theirs that soon ends.
-fn warned(context: &StepContext, mut found: Findings) -> Findings {
+/// The findings, with a notice for each calendar of theirs that soon ends, and for each column of the table that nothing can read.
+async fn warned(context: &StepContext, mut found: Findings) -> Findings {
     let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
-    for notice in ending {
+    for notice in ending.into_iter().chain(unread(context, &found.scope.table).await) {
         if !found.notices.contains(&notice) {
             found.notices.push(notice);
         }
     }
     found
+}
+
+/// Says which columns of a table its files disagree about, so that no rule judges them and no repair fills them. A table that cannot be described
+/// has nothing to say here: whoever reads it says why.
+async fn unread(context: &StepContext, table: &str) -> Vec<String> {
+    let Ok(table) = context.table(table) else { return Vec::new() };
+    let Ok(schema) = context.lake.describe(table).await else { return Vec::new() };
+    let notice = |of: shape::LeftOut| {
+        format!("{}; it is left out of table `{}`, so nothing judges or repairs it; write it in one way in all files", of.why(), table.name)
+    };
+    shape::left_out(&schema).into_iter().map(notice).collect()
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not
