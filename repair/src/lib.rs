@@ -127,6 +127,7 @@ pub mod said;
 pub mod schedule;
 pub mod state;
 pub mod status;
+mod within;
 
 pub use arrow;
 pub use jiff;
@@ -151,6 +152,7 @@ pub use repair_core::price::PriceBook;
 pub use repair_core::workflow::Workflow;
 pub use repair_core::{Error, ErrorKind, Hint, Result};
 pub use tokio_util::sync::CancellationToken;
+pub use within::Within;
 
 /// The Rust of the README is compiled as a test.
 #[cfg(doctest)]

@@ -23,9 +23,9 @@ pub(crate) struct Accuracy {
 
 impl Accuracy {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let interval = self.interval.parse()?;
+        let within = self.interval.within();
         let (table, workflow, lake) = self.table.open(lake_before)?;
-        let report = lake.accuracy(table).interval(interval).declared_in(workflow.as_deref()).await?;
+        let report = lake.accuracy(table).interval(within).declared_in(workflow.as_deref()).await?;
         if self.json {
             print_json(&report)?;
         } else {

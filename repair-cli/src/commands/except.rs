@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use repair::Interval;
 use repair::jiff::Timestamp;
 use repair::provenance::{AsidesReport, Decided, Verdict};
 
@@ -25,7 +24,7 @@ pub(crate) struct Except {
     /// Which series. Separate the values of a key of several columns by commas. Slots are set aside of all series without it.
     #[arg(long)]
     key: Option<String>,
-    /// The first slot: an instant, or a date. What is set aside has no beginning without it, and its dates are those of the table's zone.
+    /// The first slot: an instant, or a date, which is a day of the table's zone. What is set aside has no beginning without it.
     #[arg(long, required_unless_present_any = ["verdict", "lift", "list"], conflicts_with_all = ["lift", "list"])]
     from: Option<String>,
     /// The instant before which it ends, or the last date.
@@ -86,9 +85,10 @@ impl Except {
             let request = lake.set_aside(name, verdict, to, reason).from(self.from.as_deref()).key(key);
             return decided(&request.declared_in(workflow).await?, self.json);
         }
-        let interval = Interval::parse(&self.from.unwrap_or_default(), &self.to.unwrap_or_default())?;
+        let (from, to) = (self.from.unwrap_or_default(), self.to.unwrap_or_default());
+        let within = (from.as_str(), to.as_str());
         if self.remove {
-            let change = lake.unexcept(name, interval, reason).key(key).declared_in(workflow).await?;
+            let change = lake.unexcept(name, within, reason).key(key).declared_in(workflow).await?;
             return changed(&change, "removed", self.json, &format!("restore it with `repair redo {}`", change.id));
         }
         let until: Option<Timestamp> = match self.until {
@@ -97,7 +97,7 @@ impl Except {
             }
             None => None,
         };
-        let change = lake.except(name, interval, reason).key(key).declared_in(workflow).until(until).await?;
+        let change = lake.except(name, within, reason).key(key).declared_in(workflow).until(until).await?;
         changed(&change, "recorded", self.json, "remove it with `repair except --remove`")
     }
 }

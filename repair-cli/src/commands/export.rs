@@ -76,13 +76,13 @@ impl Export {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
         let format = file_format(&self.out, self.format)?;
         let to = destination(&self.out, format, self.force, self.json)?;
-        let (interval, is_file) = (self.interval.parse()?, to.path().is_some());
+        let (within, is_file) = (self.interval.within(), to.path().is_some());
         let (table, workflow, lake) = self.table.open(lake_before)?;
         let layer = match self.layer {
             LayerArg::Repaired => Layer::Repaired,
             LayerArg::Raw => Layer::Raw,
         };
-        let request = lake.export(table, format, to).layer(layer).keys(self.keys).interval(interval).declared_in(workflow.as_deref());
+        let request = lake.export(table, format, to).layer(layer).keys(self.keys).interval(within).declared_in(workflow.as_deref());
         let exported = request.await.map_err(failure_of_rows)?;
         if self.json {
             print_json(&exported)?;
@@ -127,13 +127,14 @@ pub(super) fn destination(out: &Path, format: Format, force: bool, json: bool) -
 
 /// What was written, for people.
 fn said(exported: &Exported) -> Vec<String> {
-    let Exported { table, layer, path, rows, repaired, patched, stale, .. } = exported;
+    let Exported { table, layer, path, rows, repaired, patched, stale, left_out, .. } = exported;
     let to = path.as_ref().map(|path| format!(" to {}", path.display())).unwrap_or_default();
     let of = match layer {
         Layer::Repaired => format!("{repaired} of them repaired, {patched} with repaired cells"),
         Layer::Raw => "its own rows".to_owned(),
     };
     let mut lines = vec![format!("{} of table {table} written{to}: {of}", count(*rows, "row"))];
+    lines.extend(left_out.iter().map(|why| format!("note: {why}, so it is not in the rows; write it in one way in all files")));
     lines.extend(stale.iter().map(|part| format!("note: stale in {part}: rows it was computed from have been undone since")));
     lines
 }

@@ -33,7 +33,7 @@ pub(crate) mod workflow;
 use std::path::PathBuf;
 
 use clap::Args;
-use repair::{Interval, OpenLake, Result};
+use repair::{OpenLake, Result, Within};
 
 use crate::open::LakeArg;
 
@@ -59,19 +59,17 @@ impl TableArg {
 /// A part of time.
 #[derive(Debug, Args)]
 pub(crate) struct IntervalArg {
-    /// Only slots from here on: an instant, or a date.
+    /// Only slots from here on: an instant, or a date, which is a day of the table's zone.
     #[arg(long, requires = "to")]
     from: Option<String>,
-    /// Only slots before this instant, or up to the end of this date.
+    /// Only slots before this instant, or up to the end of this date of the table's zone.
     #[arg(long, requires = "from")]
     to: Option<String>,
 }
 
 impl IntervalArg {
-    fn parse(&self) -> Result<Option<Interval>> {
-        match (&self.from, &self.to) {
-            (Some(from), Some(to)) => Interval::parse(from, to).map(Some),
-            _ => Ok(None),
-        }
+    /// What was asked for. Its dates are days of the table.
+    fn within(&self) -> Within {
+        self.from.as_deref().zip(self.to.as_deref()).into()
     }
 }

@@ -35,10 +35,10 @@ pub(crate) struct Undo {
 
 impl Undo {
     pub(crate) async fn execute(self, lake_before: Option<PathBuf>) -> Result<Exit, Failure> {
-        let interval = self.interval.parse()?;
+        let within = self.interval.within();
         let lake = self.lake.open(lake_before)?;
         let run = run_meant(&lake, self.run).await?;
-        let request = lake.undo(run).step(self.step.as_deref()).interval(interval).reason(self.reason);
+        let request = lake.undo(run).step(self.step.as_deref()).interval(within).reason(self.reason);
         let change = self.keys.into_iter().fold(request, |request, key| request.key(key)).await?;
         changed(&change, "hidden", self.json, &format!("show it again with `repair redo {}`", change.id))
     }

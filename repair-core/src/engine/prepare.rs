@@ -242,7 +242,7 @@ impl Heeding {
                 .push(format!("{rows} of table `{name}`, which this step uses, cannot be read and {it} left out, such as {first}"));
             found.counts.unread_elsewhere += left_out.rows();
         }
-        Ok(warned(context, found))
+        Ok(warned(context, found).await)
     }
 }
 
@@ -273,15 +273,26 @@ impl Detector for Heeding {
     }
 }
 
-/// The findings, with a notice for each calendar of theirs that soon ends.
-fn warned(context: &StepContext, mut found: Findings) -> Findings {
+/// The findings, with a notice for each calendar of theirs that soon ends, and for each column of the table that nothing can read.
+async fn warned(context: &StepContext, mut found: Findings) -> Findings {
     let ending: Vec<String> = found.scope.calendars().into_iter().filter_map(|name| ending(context, &found.scope, name)).collect();
-    for notice in ending {
+    for notice in ending.into_iter().chain(unread(context, &found.scope.table).await) {
         if !found.notices.contains(&notice) {
             found.notices.push(notice);
         }
     }
     found
+}
+
+/// Says which columns of a table its files disagree about, so that no rule judges them and no repair fills them. A table that cannot be described
+/// has nothing to say here: whoever reads it says why.
+async fn unread(context: &StepContext, table: &str) -> Vec<String> {
+    let Ok(table) = context.table(table) else { return Vec::new() };
+    let Ok(schema) = context.lake.describe(table).await else { return Vec::new() };
+    let notice = |of: shape::LeftOut| {
+        format!("{}; it is left out of table `{}`, so nothing judges or repairs it; write it in one way in all files", of.why(), table.name)
+    };
+    shape::left_out(&schema).into_iter().map(notice).collect()
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not

@@ -293,7 +293,8 @@ fn common_decimal((whole, scale): (i32, i32), (other_whole, other_scale): (i32, 
     Some(DataType::Decimal128(precision, i8::try_from(scale).ok()?))
 }
 
-/// A column that is not among a table's columns, because its types in two files have no common type.
+/// A column that is not among a table's columns, because its types in two files have no common type, or because two files write its name in
+/// different cases, so that it would be two columns, each with a part of the values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The column.
@@ -302,17 +303,35 @@ pub struct LeftOut {
     pub types: [String; 2],
     /// The files.
     pub files: [String; 2],
+    /// Its name in the second file, if that differs in case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<String>,
 }
 
 impl LeftOut {
+    /// Whether this is a name of the column.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.column == name || self.also.as_deref() == Some(name)
+    }
+
+    /// What is wrong with the column.
+    pub fn why(&self) -> String {
+        let ([one, other], [of_one, of_other]) = (&self.types, &self.files);
+        match &self.also {
+            Some(also) => format!(
+                "column `{}` of {of_one} is written `{also}` in {of_other}, so it would be two columns, each with a part of the values",
+                self.column
+            ),
+            None => {
+                format!("column `{}` is {one} in {of_one} and {other} in {of_other}, and no type holds the values of both", self.column)
+            }
+        }
+    }
+
     /// The error for whoever names the column.
     pub fn refusal(&self) -> Error {
-        let ([one, other], [of_one, of_other]) = (&self.types, &self.files);
-        Error::invalid(format!(
-            "column `{}` is {one} in {of_one} and {other} in {of_other}, and no type holds the values of both, so it cannot be read; write it \
-             with one type in all files, or do not name it",
-            self.column
-        ))
+        let remedy = if self.also.is_some() { "write its name in one way" } else { "write it with one type" };
+        Error::invalid(format!("{}, so it cannot be read; {remedy} in all files, or do not name it", self.why()))
     }
 }
 
@@ -339,10 +358,18 @@ impl Merged {
     pub fn add(&mut self, format: Format, file: &str, schema: &Schema) {
         for field in schema.fields() {
             let kind = field.data_type();
-            if self.left_out.iter().any(|left_out| left_out.column == *field.name()) {
+            if self.left_out.iter().any(|left_out| left_out.is_named(field.name())) {
                 continue;
             }
             let Some(at) = self.fields.iter().position(|known| known.name() == field.name()) else {
+                if let Some(known) = self.in_another_case(field.name(), schema) {
+                    self.fields.remove(known.0);
+                    let (of_one, one) = self.origins.remove(known.0);
+                    let types = [one.to_string(), kind.to_string()];
+                    let (files, also) = ([of_one, file.to_owned()], Some(field.name().clone()));
+                    self.left_out.push(LeftOut { column: known.1, types, files, also });
+                    continue;
+                }
                 self.fields.push(Field::new(field.name(), kind.clone(), true));
                 self.origins.push((file.to_owned(), kind.clone()));
                 continue;
@@ -357,10 +384,18 @@ impl Merged {
                     self.fields.remove(at);
                     let (of_one, one) = self.origins.remove(at);
                     let types = [one.to_string(), kind.to_string()];
-                    self.left_out.push(LeftOut { column: field.name().clone(), types, files: [of_one, file.to_owned()] });
+                    self.left_out.push(LeftOut { column: field.name().clone(), types, files: [of_one, file.to_owned()], also: None });
                 }
             }
         }
+    }
+
+    /// The place and the name of a known column that differs from this one in nothing but case. One that the same file has, too, is another column.
+    fn in_another_case(&self, name: &str, of_file: &Schema) -> Option<(usize, String)> {
+        let lower = name.to_lowercase();
+        let is_it = |known: &Field| known.name().to_lowercase() == lower && of_file.field_with_name(known.name()).is_err();
+        let at = self.fields.iter().position(is_it)?;
+        Some((at, self.fields.get(at)?.name().clone()))
     }
 
     /// The columns of the table in the shape of batches, as [`of_table`]. [`left_out`] lists those that it lacks.
@@ -439,7 +474,7 @@ pub fn find<'a>(schema: &'a Schema, name: &str) -> Result<Option<&'a Arc<Field>>
     let lower = name.to_lowercase();
     let is_same = |other: &str| other.to_lowercase() == lower;
     let left_out = left_out(schema);
-    if let Some(exactly) = left_out.iter().find(|left_out| left_out.column == name) {
+    if let Some(exactly) = left_out.iter().find(|left_out| left_out.is_named(name)) {
         return Err(exactly.refusal());
     }
     let mut fields = schema.fields().iter().filter(|field| is_same(field.name()));
@@ -718,6 +753,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_another_case_in_another_file_is_no_other_column() {
+        let (table, ts) = (table(), ("ts", DataType::Date32));
+        let of =
+            |names: &[&str]| schema(&[&[ts.clone()][..], &names.iter().map(|name| (*name, DataType::Int64)).collect::<Vec<_>>()].concat());
+        let described = |files: &[&[&str]]| {
+            let mut merged = Merged::default();
+            for (file, names) in ["a", "b", "c"].into_iter().zip(files) {
+                merged.add(Format::Parquet, file, &of(names));
+            }
+            merged.finish(&table).unwrap()
+        };
+        let split = described(&[&["v", "w"], &["V", "w"], &["v", "w"]]);
+        assert_eq!(names(&split), "it has ts, w");
+        for name in ["v", "V"] {
+            let refused = project(&table, &split, Some(&[name.to_owned()])).unwrap_err();
+            assert!(refused.message().contains("column `v` of a is written `V` in b, so it would be two columns"), "{refused}");
+        }
+        // One file that has both has two columns, in whichever order the files are read.
+        for files in [[&["v", "V"][..], &["V"][..]], [&["V"][..], &["v", "V"][..]]] {
+            let both = described(&files);
+            assert!(left_out(&both).is_empty() && both.fields().len() == 3, "{both}");
+        }
+    }
+
+    #[test]
     fn a_column_that_files_disagree_about_stops_only_those_who_name_it() {
         let table = table();
         let mut merged = Merged::default();
@@ -728,7 +788,8 @@ mod tests {
         merged.add(Format::Parquet, "d", &schema(&[ts, ("v", DataType::Float64), ("Note", DataType::Boolean)]));
         let described = merged.finish(&table).unwrap();
         assert_eq!(names(&described), "it has ts, v");
-        let expected = LeftOut { column: "Note".into(), types: ["Int64".into(), "Utf8".into()], files: ["a".into(), "c".into()] };
+        let expected =
+            LeftOut { column: "Note".into(), types: ["Int64".into(), "Utf8".into()], files: ["a".into(), "c".into()], also: None };
         assert_eq!(left_out(&described), [expected]);
         for name in ["Note", "note"] {
             let refused = project(&table, &described, Some(&[name.to_owned()])).unwrap_err();

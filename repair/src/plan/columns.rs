@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use repair_core::engine::prepare::{self, KnownQuery, Lakes};
 use repair_core::lake::overlay;
 use repair_core::lake::query::Relation;
-use repair_core::lake::{Lake, Query};
+use repair_core::lake::{Lake, Query, shape};
 use repair_core::model::Table;
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
@@ -54,6 +54,10 @@ pub(crate) async fn unknown(
         }
         let Some(tables) = tables_of(declared, &sql, written, lake).await else { continue };
         if let Some((message, column)) = unknown_in(&tables, &query).await? {
+            // It may be there, and left out because its files disagree about it.
+            let is_it = |of: &shape::LeftOut| of.column.to_lowercase() == column.to_lowercase();
+            let left_out = tables.iter().flat_map(|(_, schema)| shape::left_out(schema)).find(is_it);
+            let message = left_out.map_or(message, |of| of.refusal().message().to_owned());
             let at = place_of_word(&sql, &column);
             refused.push(placed(Error::invalid(message), workflow, of, at));
             continue;

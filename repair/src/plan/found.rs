@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Look;
 use repair_core::Result;
-use repair_core::model::{Findings, Interval, Key, SlotGrid, SlotRange};
-use repair_core::model::{day_start, utc_date};
+use repair_core::model::{Findings, Interval, Key, SlotGrid, SlotRange, Zone};
 
 /// At most this many keys and days are listed. What else is missing is counted, and is in the digest.
 const MOST_LISTED: usize = 50_000;
@@ -23,7 +22,7 @@ const MOST_REPORTED: usize = 20;
 pub struct Defects {
     /// The key.
     pub key: Key,
-    /// The UTC day.
+    /// The day, in the table's zone.
     pub day: Date,
     /// How many slots.
     pub missing: u64,
@@ -41,8 +40,8 @@ pub struct Gaps {
     pub slots: u64,
 }
 
-/// What is missing, by key and day, and how many missing slots are not listed.
-pub(super) fn defects(findings: &Findings) -> Result<(Vec<Defects>, u64)> {
+/// What is missing, by key and day of the table's zone, and how many missing slots are not listed.
+pub(super) fn defects(findings: &Findings, zone: &Zone) -> Result<(Vec<Defects>, u64)> {
     let grid = findings.scope.grid;
     let keep_gaps = findings.gaps.len() <= MOST_GAPS;
     let (mut all, mut unlisted): (Vec<Defects>, u64) = (Vec::new(), 0);
@@ -50,8 +49,8 @@ pub(super) fn defects(findings: &Findings) -> Result<(Vec<Defects>, u64)> {
         let mut rest = gap;
         while !rest.is_empty() {
             let from = grid.start_of(rest.first);
-            let day = utc_date(from);
-            let slots = SlotRange::new(rest.first, first_slot_after(grid, day)?.clamp(rest.first + 1, rest.end));
+            let day = zone.local(from).date();
+            let slots = SlotRange::new(rest.first, first_slot_after(grid, zone, day)?.clamp(rest.first + 1, rest.end));
             rest.first = slots.end;
             let known = all.last().is_some_and(|last| last.key == *key && last.day == day);
             if !known && all.len() >= MOST_LISTED {
@@ -72,9 +71,8 @@ pub(super) fn defects(findings: &Findings) -> Result<(Vec<Defects>, u64)> {
     Ok((all, unlisted))
 }
 
-fn first_slot_after(grid: SlotGrid, day: Date) -> Result<i64> {
-    let Ok(next) = day.tomorrow() else { return Ok(i64::MAX) };
-    let next = day_start(next)?;
+fn first_slot_after(grid: SlotGrid, zone: &Zone, day: Date) -> Result<i64> {
+    let next = zone.day(day)?.to();
     Ok(Interval::new(next, Timestamp::MAX).map_or(i64::MAX, |rest| grid.slots_in(&rest).first))
 }
 
@@ -204,7 +202,7 @@ mod tests {
     }
 
     fn look(findings: &Findings) -> Look {
-        let (defects, unlisted) = defects(findings).unwrap();
+        let (defects, unlisted) = defects(findings, &Zone::utc()).unwrap();
         Look {
             step: "find".to_owned(),
             plugin: "gaps".to_owned(),

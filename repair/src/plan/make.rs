@@ -238,7 +238,8 @@ impl<'a> Making<'a> {
             extents.push(self.extent(&table, None).await?);
         }
         let output = serde_json::to_value(findings.counts).map_err(|error| Error::internal("counts are not JSON").because(error))?;
-        let (defects, unlisted) = found::defects(&findings)?;
+        let zone = context.table(&scope.table)?.day_zone();
+        let (defects, unlisted) = found::defects(&findings, &zone)?;
         let take = Take::of(usage);
         self.plan.looks.push(Look {
             step: step.name.clone(),

@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::subject::TableName;
 use crate::open::OpenLake;
 use crate::request::awaitable;
+use crate::within::Within;
 use repair_core::Result;
 use repair_core::engine::JsonFormat;
 use repair_core::lake::overlay::accuracy::{Accuracy, accuracy};
-use repair_core::model::Interval;
 
 /// How accurate each strategy has been.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,13 +30,13 @@ pub struct AccuracyReport {
 pub struct AccuracyRequest<'a> {
     open: &'a OpenLake,
     table: TableName,
-    interval: Option<Interval>,
+    within: Within,
 }
 
 impl AccuracyRequest<'_> {
-    /// Looks only at slots in this interval.
-    pub fn interval(mut self, interval: impl Into<Option<Interval>>) -> Self {
-        self.interval = interval.into();
+    /// Looks only at slots in this part of time.
+    pub fn interval(mut self, within: impl Into<Within>) -> Self {
+        self.within = within.into();
         self
     }
 
@@ -49,7 +49,8 @@ impl AccuracyRequest<'_> {
     async fn perform(self) -> Result<AccuracyReport> {
         let subject = self.table.open(self.open).await?;
         subject.table.check_one_row("a comparison of repairs with the rows that came later")?;
-        let strategies = accuracy(subject.lake.as_ref(), &subject.table, self.interval).await?;
+        let interval = self.within.of(&subject.table)?;
+        let strategies = accuracy(subject.lake.as_ref(), &subject.table, interval).await?;
         Ok(AccuracyReport { format: JsonFormat, table: subject.table.name, strategies })
     }
 }
@@ -62,6 +63,6 @@ impl OpenLake {
     /// # Errors
     /// `not-found` if no run has had the table; those of the lake.
     pub fn accuracy(&self, table: impl Into<String>) -> AccuracyRequest<'_> {
-        AccuracyRequest { open: self, table: TableName::new(table.into()), interval: None }
+        AccuracyRequest { open: self, table: TableName::new(table.into()), within: Within::default() }
     }
 }

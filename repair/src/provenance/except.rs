@@ -9,11 +9,12 @@ use super::subject::{self, Subject, TableName};
 use super::{Change, TableChange, user};
 use crate::open::OpenLake;
 use crate::request::awaitable;
+use crate::within::Within;
 use repair_core::engine::new_run_id;
 use repair_core::lake::overlay::retraction::{Kind, Part, Retracted, Retraction};
 use repair_core::lake::overlay::story::published;
 use repair_core::lake::{StageRequest, StageScope, overlay};
-use repair_core::model::{Absence, Fix, Interval};
+use repair_core::model::{Absence, Fix, Interval, Table};
 use repair_core::{Error, ErrorKind, Result};
 
 /// When to ask again about an exception without an end: a date that every lake can write, and so late that it means never.
@@ -31,7 +32,7 @@ pub struct ExceptRequest<'a> {
     open: &'a OpenLake,
     table: TableName,
     key: Option<String>,
-    interval: Interval,
+    within: Within,
     reason: String,
     until: Option<Timestamp>,
 }
@@ -42,7 +43,7 @@ pub struct UnexceptRequest<'a> {
     open: &'a OpenLake,
     table: TableName,
     key: Option<String>,
-    interval: Interval,
+    within: Within,
     reason: String,
 }
 
@@ -75,12 +76,13 @@ impl ExceptRequest<'_> {
     }
 
     async fn perform(self) -> Result<Change> {
-        let Self { open, table, key, interval, reason, until } = self;
+        let Self { open, table, key, within, reason, until } = self;
         check_reason(&reason)?;
         let subject = table.open(open).await?;
         let key = subject::key(&subject.table, key.as_deref())?;
         subject.check_key(&key).await?;
         let Subject { history, table, lake, .. } = subject;
+        let interval = exactly(&within, &table)?;
         let never = NEVER.parse().map_err(|error| Error::internal("a constant is not an instant").because(error))?;
         let slots = table.grid()?.slots_in(&interval);
         if slots.is_empty() || slots.len() > MOST_SLOTS {
@@ -109,12 +111,13 @@ impl ExceptRequest<'_> {
 
 impl UnexceptRequest<'_> {
     async fn perform(self) -> Result<Change> {
-        let Self { open, table, key, interval, reason } = self;
+        let Self { open, table, key, within, reason } = self;
         check_reason(&reason)?;
         let subject = table.open(open).await?;
         let key = subject::key(&subject.table, key.as_deref())?;
         subject.check_key(&key).await?;
         let Subject { history, table, lake, .. } = subject;
+        let interval = exactly(&within, &table)?;
         let retracted = Retracted::of(&table, &lake.retractions(&table).await?);
         let mut runs = BTreeSet::new();
         for row in published(lake.as_ref(), &table, overlay::exceptions, Some(interval), Some(std::slice::from_ref(&key))).await? {
@@ -141,6 +144,11 @@ impl UnexceptRequest<'_> {
 awaitable!(ExceptRequest => Change);
 awaitable!(UnexceptRequest => Change);
 
+/// What a person knows of slots is about a part of time, which is given.
+fn exactly(within: &Within, table: &Table) -> Result<Interval> {
+    within.of(table)?.ok_or_else(|| Error::invalid("nothing says which slots are meant; give the first and the last"))
+}
+
 fn check_reason(reason: &str) -> Result<()> {
     if reason.trim().is_empty() { Err(Error::invalid("the reason is empty; write how you know, for those who ask later")) } else { Ok(()) }
 }
@@ -150,15 +158,22 @@ impl OpenLake {
     ///
     /// # Errors
     /// `invalid` if the interval holds no slot, or far too many; `not-found` if no run has had the table, or the table has never had the key.
-    pub fn except(&self, table: impl Into<String>, interval: Interval, reason: impl Into<String>) -> ExceptRequest<'_> {
-        ExceptRequest { open: self, table: TableName::new(table.into()), key: None, interval, reason: reason.into(), until: None }
+    pub fn except(&self, table: impl Into<String>, within: impl Into<Within>, reason: impl Into<String>) -> ExceptRequest<'_> {
+        ExceptRequest {
+            open: self,
+            table: TableName::new(table.into()),
+            key: None,
+            within: within.into(),
+            reason: reason.into(),
+            until: None,
+        }
     }
 
     /// Removes the exceptions of a series in an interval, whether a person or a run recorded them. [`OpenLake::redo`] restores them.
     ///
     /// # Errors
     /// `not-found` if there are none; otherwise as [`OpenLake::except`].
-    pub fn unexcept(&self, table: impl Into<String>, interval: Interval, reason: impl Into<String>) -> UnexceptRequest<'_> {
-        UnexceptRequest { open: self, table: TableName::new(table.into()), key: None, interval, reason: reason.into() }
+    pub fn unexcept(&self, table: impl Into<String>, within: impl Into<Within>, reason: impl Into<String>) -> UnexceptRequest<'_> {
+        UnexceptRequest { open: self, table: TableName::new(table.into()), key: None, within: within.into(), reason: reason.into() }
     }
 }

@@ -8,6 +8,7 @@ use super::subject::{self, History};
 use super::{NO_REASON, user};
 use crate::open::OpenLake;
 use crate::request::awaitable;
+use crate::within::Within;
 use repair_core::engine::{Event, JsonFormat, for_each_event, load, new_run_id};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
@@ -60,7 +61,7 @@ pub struct UndoRequest<'a> {
     run: String,
     step: Option<String>,
     keys: Vec<String>,
-    interval: Option<Interval>,
+    within: Within,
     reason: String,
 }
 
@@ -77,9 +78,9 @@ impl UndoRequest<'_> {
         self
     }
 
-    /// Hides only slots in this interval.
-    pub fn interval(mut self, interval: impl Into<Option<Interval>>) -> Self {
-        self.interval = interval.into();
+    /// Hides only slots in this part of time. Its dates are days of each table's own zone.
+    pub fn interval(mut self, within: impl Into<Within>) -> Self {
+        self.within = within.into();
         self
     }
 
@@ -90,7 +91,7 @@ impl UndoRequest<'_> {
     }
 
     async fn perform(self) -> Result<Change> {
-        let Self { open, run, step, keys, interval, reason } = self;
+        let Self { open, run, step, keys, within, reason } = self;
         let history = History::of(open).await?;
         let state = load(history.journal.as_ref(), &run).await?;
         if state.ended.is_none() {
@@ -113,10 +114,10 @@ impl UndoRequest<'_> {
         let tables: Vec<&Table> = repaired.iter().filter_map(|name| workflow.tables.get(name)).collect();
         known_keys(&history, lake.as_ref(), &tables, &keys).await?;
         let id = format!("undo-{}", new_run_id());
-        let is_part = step.is_some() || interval.is_some() || !keys.is_empty();
+        let is_part = step.is_some() || !within.is_all() || !keys.is_empty();
         let mut all = Vec::new();
         for table in tables {
-            let whole = Part { step: step.clone(), interval, ..Part::of_run(&run) };
+            let whole = Part { step: step.clone(), interval: within.of(table)?, ..Part::of_run(&run) };
             let parts = if keys.is_empty() {
                 vec![whole]
             } else {
@@ -217,7 +218,7 @@ impl OpenLake {
     /// # }
     /// ```
     pub fn undo(&self, run: impl Into<String>) -> UndoRequest<'_> {
-        UndoRequest { open: self, run: run.into(), step: None, keys: Vec::new(), interval: None, reason: NO_REASON.to_owned() }
+        UndoRequest { open: self, run: run.into(), step: None, keys: Vec::new(), within: Within::default(), reason: NO_REASON.to_owned() }
     }
 
     /// Shows again what an undo has hidden.

@@ -12,8 +12,9 @@ use super::{forbidden, table};
 use crate::open::OpenLake;
 use crate::provenance::subject::{self, Subject, TableName};
 use crate::request::awaitable;
+use crate::within::Within;
 use repair_core::engine::JsonFormat;
-use repair_core::lake::{Layer, ScanRequest, overlay, stale};
+use repair_core::lake::{Layer, ScanRequest, overlay, shape, stale};
 use repair_core::model::{Format, Interval, Key};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -44,6 +45,9 @@ pub struct Exported {
     pub bytes: Option<u64>,
     /// The stretches of an aggregate that are stale, because rows it was computed from have been undone.
     pub stale: Vec<Interval>,
+    /// Columns of the table that are not in the rows, because its files disagree about them, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// Writes the rows of a table: await it. [`OpenLake::export`] makes it.
@@ -53,7 +57,7 @@ pub struct ExportRequest<'a> {
     table: TableName,
     layer: Layer,
     keys: Vec<String>,
-    interval: Option<Interval>,
+    within: Within,
     format: Format,
     to: Destination,
 }
@@ -71,9 +75,9 @@ impl ExportRequest<'_> {
         self
     }
 
-    /// Writes only rows of slots in this interval.
-    pub fn interval(mut self, interval: impl Into<Option<Interval>>) -> Self {
-        self.interval = interval.into();
+    /// Writes only rows of slots in this part of time.
+    pub fn interval(mut self, within: impl Into<Within>) -> Self {
+        self.within = within.into();
         self
     }
 
@@ -84,9 +88,10 @@ impl ExportRequest<'_> {
     }
 
     async fn perform(self) -> Result<Exported> {
-        let Self { open, table, layer, keys, interval, format, to } = self;
+        let Self { open, table, layer, keys, within, format, to } = self;
         let found = table::find(&table, open).await?;
         let Subject { table, lake, .. } = &found.subject;
+        let interval = within.of(table)?;
         let layer = if found.is_computed { Layer::Raw } else { layer };
         let mut wanted: Vec<Key> = Vec::with_capacity(keys.len());
         for text in &keys {
@@ -105,13 +110,14 @@ impl ExportRequest<'_> {
         let stopped = || Error::new(ErrorKind::Cancelled, "stopped before all rows were written, so none are");
         let mut rows = stop.run_until_cancelled(lake.scan(table, &request)).await.ok_or_else(stopped)??;
         let mut counts = Counts::default();
+        let own = lake.describe(table).await?;
+        let left_out = shape::left_out(&own).iter().map(shape::LeftOut::why).collect();
         while let Some(batch) = stop.run_until_cancelled(rows.try_next()).await.ok_or_else(stopped)?? {
             counts.add(&batch);
             encoder.write(&batch)?;
         }
         if !encoder.has_begun() {
-            let own = lake.describe(table).await?;
-            encoder.begin(&if layer == Layer::Repaired { overlay::view_schema(&own) } else { own })?;
+            encoder.begin(&if layer == Layer::Repaired { overlay::view_schema(&own) } else { own.clone() })?;
         }
         encoder.finish()?;
         let bytes = output.finish()?;
@@ -130,6 +136,7 @@ impl ExportRequest<'_> {
             patched: counts.patched,
             bytes,
             stale,
+            left_out,
         })
     }
 }
@@ -181,7 +188,7 @@ impl OpenLake {
             table: TableName::new(table.into()),
             layer: Layer::Repaired,
             keys: Vec::new(),
-            interval: None,
+            within: Within::default(),
             format,
             to,
         }

@@ -116,6 +116,18 @@ async fn a_difference_in_a_column_that_nobody_uses_stops_no_step() {
         let sums = world.rows("sums", "day", "SELECT n, s FROM sums ORDER BY day").await;
         assert_eq!(sums, ["24|276.0", "24|276.0"], "{one} and {other}");
 
+        // Nobody is left to believe that the column was seen.
+        let noticed = report
+            .problems
+            .iter()
+            .any(|problem| problem.starts_with("look: column `other` is ") && problem.contains("left out of table `t`"));
+        assert_eq!(noticed, is_left_out, "{:?}", report.problems);
+        let lake = Repair::open(world.path("workflow.yaml")).lake(world.path("lake")).connect().await.unwrap();
+        let to = repair::reading::Destination::replacing(world.path("out.csv"));
+        let exported = lake.export("t", repair::core::model::Format::Csv, to).await.unwrap();
+        let header = std::fs::read_to_string(world.path("out.csv")).unwrap().lines().next().unwrap().to_owned();
+        assert_eq!((exported.left_out.len(), header.contains("other")), if is_left_out { (1, false) } else { (0, true) }, "{header}");
+
         // Only who names the column is refused, and reads why.
         let named = world.run(&GAPS.replace("max_gap: 2h", "columns: [other]")).await;
         if is_left_out {
@@ -235,5 +247,28 @@ steps:
         assert_eq!(world.rows(into, "hour", &sql).await, ["24|288|1006.5|1282.5"], "{into}");
         let names = world.rows(into, "hour", &format!(r#"SELECT "REGIONID" FROM {into} LIMIT 1"#)).await;
         assert_eq!(names, ["NSW1"], "the result has the table's own name");
+    }
+}
+
+/// A column whose name is in capital letters in one of two files is one column, of which no half is left unseen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_in_another_case_in_another_file_is_refused_where_it_is_named() {
+    let hours: Vec<i64> = (0..24).filter(|hour| *hour != 5).collect();
+    let values: ArrayRef = Arc::new(Int64Array::from_iter_values(hours.iter().map(|hour| hour - 3)));
+    let world = World::new();
+    let written = |names: [&str; 2]| {
+        for (day, name) in ["2024-03-04", "2024-03-05"].into_iter().zip(names) {
+            world.write(&format!("{day}.parquet"), day, &hours, &[(name, values.clone())]);
+        }
+    };
+    let rule = invalid("column: v, min: 0").replace("to: 2024-03-04", "to: 2024-03-05");
+    written(["v", "V"]);
+    let said = world.run(&rule).await.map_or_else(|error| error.full(), |report| report.reason.unwrap_or_default());
+    let parts = ["column `v` of ", "2024-03-04.parquet is written `V` in ", "2024-03-05.parquet", "write its name in one way in all files"];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    // In one way, all of it is judged, in whichever case the rule names it.
+    for names in [["v", "v"], ["V", "V"]] {
+        written(names);
+        assert_eq!(output(&world.run(&rule).await.unwrap(), "look", "defective"), 6, "{names:?}");
     }
 }

@@ -171,3 +171,60 @@ fn hours_and_days_of_exchanges() {
         assert_eq!(expected("cadence: 1mo"), 12);
     }
 }
+
+/// Dates are days of the table's zone wherever a part of its time is named, as in a detect step.
+#[tokio::test]
+async fn dates_are_days_of_the_table_wherever_they_are_given() {
+    use repair::core::model::Format;
+    use repair::reading::Destination;
+
+    // Two days of each series, and the one between them, which begins at 23:00 of UTC, and its neighbours.
+    let world = World::new();
+    world.write("t/a.csv", "day,v\n2024-03-03,3\n2024-03-04,4\n2024-03-07,7\n");
+    let path = world.written(
+        "",
+        "t",
+        "format: csv, time: day, zone: Europe/Berlin, cadence: 1d",
+        "  look: { detect: gaps, with: { table: t, from: 2024-03-03, to: 2024-03-07 }, next: fill }\n  fill: { repair: interpolate, of: look, with: { max_gap: 5d }, end: true }",
+    );
+    let repair = Repair::open(&path).connect().await.unwrap();
+    let lake = repair.lake();
+
+    // A plan names the days as they are in the table.
+    let plan = repair.plan().await.unwrap();
+    let days: Vec<String> = plan.looks[0].defects.iter().map(|of| format!("{} {}", of.day, of.missing)).collect();
+    assert_eq!(days, ["2024-03-05 1", "2024-03-06 1"]);
+
+    repair.run().id("one").await.unwrap_or_else(|error| panic!("{}", error.full()));
+    let file = world.0.path().join("out.csv");
+    let written = async |day: &str| {
+        let exported = lake.export("t", Format::Csv, Destination::replacing(&file)).interval((day, day)).await.unwrap();
+        (exported.rows, exported.repaired)
+    };
+    assert_eq!(written("2024-03-04").await, (1, 0));
+    assert_eq!(written("2024-03-05").await, (1, 1));
+    let undone = lake.undo("one").interval(("2024-03-05", "2024-03-05")).await.unwrap();
+    assert_eq!(undone.rows(), 1);
+    assert_eq!((written("2024-03-05").await, written("2024-03-06").await), ((0, 0), (1, 1)));
+    lake.redo(undone.id).await.unwrap();
+    assert_eq!(written("2024-03-05").await, (1, 1));
+
+    // Without the repairs, both days are missing, until one is known to have no row.
+    let all = lake.undo("one").await.unwrap();
+    let absent = lake.except("t", ("2024-03-05", "2024-03-05"), "a holiday").declared_in(path.as_path()).await.unwrap();
+    assert_eq!(absent.tables[0].interval.to_string(), "2024-03-04T23:00:00Z to 2024-03-05T23:00:00Z");
+    let plan = repair.plan().await.unwrap();
+    assert_eq!(plan.looks[0].defects.iter().map(|of| of.day.to_string()).collect::<Vec<_>>(), ["2024-03-06"]);
+    let removed = lake.unexcept("t", ("2024-03-05", "2024-03-05"), "it was none").declared_in(path.as_path()).await.unwrap();
+    assert_eq!(removed.tables[0].absent, 1);
+    lake.redo(all.id).await.unwrap();
+
+    // What arrives for one day judges the repair of that day.
+    world.write("t/b.csv", "day,v\n2024-03-05,5\n");
+    for (day, judged) in [("2024-03-04", 0), ("2024-03-05", 1), ("2024-03-06", 0)] {
+        let report = lake.accuracy("t").interval((day, day)).await.unwrap();
+        assert_eq!(report.strategies.values().map(|of| of.judged).sum::<u64>(), judged, "{day}");
+    }
+    let error = lake.undo("one").interval(("yesterday", "yesterday")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}

@@ -42,7 +42,7 @@ fn the_latest_version_of_a_row_counts() {
     let world = World::new();
     world.write(
         "t/a.csv",
-        "meter,ts,kwh,at,rev\nm1,2024-03-04T05:00:00Z,1,b,1\nm1,2024-03-04T05:00:00Z,2,b,2\nm1,2024-03-04T05:00:00Z,3,a,3\n",
+        "meter,ts,kwh,at,rev\nm1,2024-03-04T05:00:00Z,1,2024-03-06,1\nm1,2024-03-04T05:00:00Z,2,2024-03-06,2\nm1,2024-03-04T05:00:00Z,3,2024-03-05,3\n",
     );
     let report = run(&world, "{ latest_by: at }");
     assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{report:?}");
@@ -57,6 +57,21 @@ fn versions_that_cannot_be_compared_are_refused() {
     let said = format!("{:?} {:?}", report.reason, report.problems);
     assert_eq!(report.error, Some(ErrorKind::Invalid), "{said}");
     assert!(said.contains("holds times and `yesterday`, which cannot be compared"), "{said}");
+    // Text of another kind has no order that is sure: as text, the older one of each pair would be kept.
+    for (older, newer) in [("12/31/2023 10:00", "01/02/2024 10:00"), ("v9", "v10"), ("1.9.0", "1.10.0"), ("February", "April")] {
+        for keep in ["{ latest_by: at }", "{ max: at }", "{ min: at }"] {
+            let world = World::new();
+            world.write("t/a.csv", format!("meter,ts,kwh,at\nm1,2024-03-04T05:00:00Z,1,{older}\nm1,2024-03-04T05:00:00Z,2,{newer}\n"));
+            let report = run(&world, keep);
+            let said = format!("{:?} {:?}", report.reason, report.problems);
+            assert_eq!(report.error, Some(ErrorKind::Invalid), "{keep}: {said}");
+            assert!(said.contains(&format!("holds `{older}` and `{newer}`, which are neither times")), "{said}");
+        }
+    }
+    // Where it is the same in all rows, nothing has to be compared.
+    let world = World::new();
+    world.write("t/a.csv", "meter,ts,kwh,at,rev\nm1,2024-03-04T05:00:00Z,1,v9,1\nm1,2024-03-04T05:00:00Z,2,v9,2\n");
+    assert!((sum(&world, "{ latest_by: [at, rev] }") - 2.0).abs() < 1e-9, "{}", world.sum());
 }
 
 const TABLE: &str = "format: csv, key: [meter], time: ts, cadence: 1h";

@@ -67,8 +67,8 @@ pub(super) enum Rule {
     Min(String),
     /// The row with the largest value in this column; a row without a value is kept only if none has one.
     Max(String),
-    /// The latest version: the row with the largest value in this column, which is a time, a number or text. If several have it, those in the next
-    /// column decide.
+    /// The latest version: the row with the largest value in this column, which is a time or a number, also as text. If several have it, those in
+    /// the next column decide. Other text has no order, and is refused.
     #[serde(rename = "latest_by")]
     LatestBy(Columns),
 }
@@ -395,7 +395,8 @@ pub(in crate::builtin) fn ranks(table: &Table, rows: &RecordBatch, columns: &[St
     Ok(RowConverter::new(fields)?.convert_columns(&values)?)
 }
 
-/// A column in a form that compares as people mean it: text that holds times or numbers as these.
+/// A column in a form that compares as people mean it: text that holds times or numbers as these. Other text is refused, unless it is the same in
+/// all rows.
 fn comparable(table: &Table, rows: &RecordBatch, column: &str) -> Result<ArrayRef> {
     let values: Option<&ArrayRef> = shape::find_column(rows, column).map_err(|error| error.on("table", &table.name))?;
     let values = values.ok_or_else(|| {
@@ -437,6 +438,16 @@ fn comparable(table: &Table, rows: &RecordBatch, column: &str) -> Result<ArrayRe
             return Err(mixed("numbers", other));
         }
         return Ok(Arc::new(texts.iter().map(|text| of(text)?.parse::<f64>().ok()).collect::<Float64Array>()));
+    }
+    // Of other text, nothing says which is larger: as text, `v9` is above `v10`, and `12/31/2023` above `01/02/2024`.
+    if let Some(one) = present().next()
+        && let Some(other) = present().find(|other| *other != one)
+    {
+        return Err(Error::invalid(format!(
+            "column `{column}` of table `{}` holds `{one}` and `{other}`, which are neither times as in ISO 8601 nor numbers, so nothing says which \
+             is the larger one; name a column of times or numbers, or write the values as such, e.g. 2024-03-04T14:30:00Z",
+            table.name
+        )));
     }
     Ok(Arc::new(texts.iter().map(of).collect::<arrow::array::StringArray>()))
 }

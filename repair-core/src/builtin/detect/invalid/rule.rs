@@ -1,12 +1,13 @@
 //! The rules of the detector `invalid`: on the columns of one row, and on a row among its neighbours.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Float64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float16Type, Float64Type, Schema};
+use arrow::datatypes::{DataType, Decimal128Type, Float16Type, Float64Type, Schema};
 use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -92,6 +93,9 @@ pub struct ColumnOf {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a number, or `{ times_median: 5 }`, or `{ table: limits, column: highest }`")]
 pub enum Bound {
+    /// The same for all keys: a whole number that no 64-bit float holds, such as 9007199254740993.
+    #[schemars(skip)]
+    Whole(#[serde(deserialize_with = "beyond_floats")] i128),
     /// The same for all keys.
     Number(f64),
     /// Of each key, a multiple of the median of its values in the interval, without sign. A key with fewer than eight values, or with a median of 0,
@@ -128,6 +132,16 @@ impl Bound {
     pub(super) fn number(&self) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
+            Self::Whole(whole) => Some(Value::Whole(*whole).as_float()),
+            _ => None,
+        }
+    }
+
+    /// As [`Bound::number`], with all digits.
+    fn exact(&self) -> Option<Value> {
+        match self {
+            Self::Number(number) => Some(Value::Float(*number)),
+            Self::Whole(whole) => Some(Value::Whole(*whole)),
             _ => None,
         }
     }
@@ -137,7 +151,7 @@ impl Bound {
         match self {
             Self::Median(TimesMedian { times_median }) => median.map(|median| median.abs() * times_median).filter(|bound| *bound > 0.0),
             Self::PerKey(bounds) => bounds.get(key).copied(),
-            Self::Number(_) | Self::Table(_) => None,
+            Self::Number(_) | Self::Whole(_) | Self::Table(_) => None,
         }
     }
 }
@@ -152,6 +166,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "{number}"),
+            Self::Whole(whole) => write!(f, "{whole}"),
             Self::Median(TimesMedian { times_median }) => write!(f, "{{ times_median: {times_median} }}"),
             Self::Table(FromTable { table, column }) => write!(f, "{{ table: {table}, column: {column} }}"),
             Self::PerKey(_) => f.write_str("that of its key"),
@@ -163,10 +178,43 @@ impl fmt::Display for Bound {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Sentinel {
+    /// In a column of numbers: a whole number that no 64-bit float holds, such as 9223372036854775807.
+    #[schemars(skip)]
+    Whole(#[serde(deserialize_with = "beyond_floats")] i128),
     /// In a column of numbers.
     Number(f64),
     /// In a column of text.
     Text(String),
+}
+
+impl Sentinel {
+    fn exact(&self) -> Option<Value> {
+        match self {
+            Self::Number(number) => Some(Value::Float(*number)),
+            Self::Whole(whole) => Some(Value::Whole(*whole)),
+            Self::Text(_) => None,
+        }
+    }
+}
+
+/// A whole number that no 64-bit float holds. All others are read as floats.
+fn beyond_floats<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i128, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Integer {
+        Signed(i64),
+        Unsigned(u64),
+    }
+    let whole = match Integer::deserialize(deserializer)? {
+        Integer::Signed(whole) => i128::from(whole),
+        Integer::Unsigned(whole) => i128::from(whole),
+    };
+    if is_beyond_floats(whole) { Ok(whole) } else { Err(serde::de::Error::custom("a float holds it")) }
+}
+
+fn is_beyond_floats(whole: i128) -> bool {
+    let nearest = Value::Float(Value::Whole(whole).as_float());
+    Value::Whole(whole).compare(nearest) != Some(Ordering::Equal)
 }
 
 /// Hampel's identifier: a value is an outlier if it is further from the median of the values around it than `threshold` times their spread,
@@ -207,7 +255,7 @@ pub struct ColumnComparison {
 #[derive(Debug, Clone, PartialEq)]
 enum Operand {
     Column(String),
-    Number(f64),
+    Number(Value),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +296,11 @@ impl std::str::FromStr for ColumnComparison {
         let ((left, right), operator) = found.ok_or_else(refused)?;
         let operand = |text: &str| match text.trim() {
             text if text.is_empty() || text.contains(['<', '>', '=', '!']) => Err(refused()),
-            text => Ok(text.parse().map_or_else(|_| Operand::Column(text.to_owned()), Operand::Number)),
+            text => Ok(match (text.parse::<i128>(), text.parse::<f64>()) {
+                (Ok(whole), _) if is_beyond_floats(whole) => Operand::Number(Value::Whole(whole)),
+                (_, Ok(float)) => Operand::Number(Value::Float(float)),
+                (_, Err(_)) => Operand::Column(text.to_owned()),
+            }),
         };
         let (left, right) = (operand(left)?, operand(right)?);
         match (&left, &right) {
@@ -263,7 +315,8 @@ impl fmt::Display for ColumnComparison {
         let sign = OPERATORS.iter().find(|(_, operator)| *operator == self.operator).map_or("", |(sign, _)| sign);
         let operand = |operand: &Operand| match operand {
             Operand::Column(name) => name.clone(),
-            Operand::Number(number) => number.to_string(),
+            Operand::Number(Value::Float(number)) => number.to_string(),
+            Operand::Number(Value::Whole(whole)) => whole.to_string(),
         };
         write!(f, "{} {sign} {}", operand(&self.left), operand(&self.right))
     }
@@ -282,6 +335,7 @@ impl fmt::Display for Rule {
         for not in &self.not {
             match not {
                 Sentinel::Number(number) => write!(f, ", not: {number}")?,
+                Sentinel::Whole(whole) => write!(f, ", not: {whole}")?,
                 Sentinel::Text(text) => write!(f, ", not: {text}")?,
             }
         }
@@ -308,14 +362,86 @@ impl fmt::Display for Rule {
 }
 
 impl Operator {
-    fn holds(self, left: f64, right: f64) -> bool {
+    fn holds(self, order: Ordering) -> bool {
         match self {
-            Self::AtMost => left <= right,
-            Self::Below => left < right,
-            Self::AtLeast => left >= right,
-            Self::Above => left > right,
-            Self::Equal => left == right,
-            Self::Unequal => left != right,
+            Self::AtMost => order.is_le(),
+            Self::Below => order.is_lt(),
+            Self::AtLeast => order.is_ge(),
+            Self::Above => order.is_gt(),
+            Self::Equal => order.is_eq(),
+            Self::Unequal => order.is_ne(),
+        }
+    }
+}
+
+/// A number as it is compared: whole numbers with all their digits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Value {
+    Whole(i128),
+    Float(f64),
+}
+
+impl Value {
+    #[expect(clippy::cast_precision_loss, reason = "the nearest float is wanted")]
+    fn as_float(self) -> f64 {
+        match self {
+            Self::Whole(whole) => whole as f64,
+            Self::Float(float) => float,
+        }
+    }
+
+    fn is_finite(self) -> bool {
+        self.as_float().is_finite()
+    }
+
+    /// Which is the larger one, whatever their digits; none if one is not a number.
+    fn compare(self, other: Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Whole(one), Self::Whole(other)) => Some(one.cmp(&other)),
+            (Self::Float(one), Self::Float(other)) => one.partial_cmp(&other),
+            (Self::Whole(whole), Self::Float(float)) => against_float(whole, float),
+            (Self::Float(float), Self::Whole(whole)) => against_float(whole, float).map(Ordering::reverse),
+        }
+    }
+}
+
+/// Compares a whole number with a float without rounding it.
+fn against_float(whole: i128, float: f64) -> Option<Ordering> {
+    // Up to here, the whole part of a float is exact as an integer: 2^126.
+    const MOST: f64 = 85_070_591_730_234_615_865_843_651_857_942_052_864.0;
+    if float.is_nan() || float.abs() > MOST {
+        return Value::Whole(whole).as_float().partial_cmp(&float);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and not too large")]
+    let below = float.floor() as i128;
+    Some(whole.cmp(&below).then(if float > float.floor() { Ordering::Less } else { Ordering::Equal }))
+}
+
+/// The numbers of a column, as they are compared.
+enum Values {
+    Whole(Decimal128Array),
+    Float(Float64Array),
+}
+
+impl Values {
+    /// # Errors
+    /// As [`numbers`].
+    fn of(name: &str, values: &ArrayRef) -> Result<Self> {
+        // Decimals with digits behind the point stay floats: a literal is the float that is nearest to what is written, as such a decimal is.
+        let is_whole = match values.data_type() {
+            DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => *scale == 0,
+            kind => kind.is_integer(),
+        };
+        if is_whole {
+            return Ok(Self::Whole(cast(values, &DataType::Decimal128(38, 0))?.as_primitive::<Decimal128Type>().clone()));
+        }
+        numbers(name, values).map(Self::Float)
+    }
+
+    fn get(&self, row: usize) -> Option<Value> {
+        match self {
+            Self::Whole(values) => values.is_valid(row).then(|| Value::Whole(values.value(row))),
+            Self::Float(values) => values.is_valid(row).then(|| Value::Float(values.value(row))),
         }
     }
 }
@@ -488,7 +614,10 @@ impl Rule {
         if let Some(ColumnComparison { left, right, .. }) = &mut rule.holds {
             match (left, right) {
                 (Operand::Column(name), Operand::Number(number)) | (Operand::Number(number), Operand::Column(name)) => {
-                    *number = held(&find(name)?, *number);
+                    let kind = find(name)?;
+                    if let Value::Float(number) = number {
+                        *number = held(&kind, *number);
+                    }
                 }
                 (Operand::Column(left), Operand::Column(right)) => {
                     find(left)?;
@@ -555,26 +684,27 @@ impl Rule {
         if let Some(Equals::Known(totals)) = &self.equals {
             totals.mark((self.column.as_deref().unwrap_or_default(), values), batch, number, wrong)?;
         }
-        let (min, max) = self.numbers();
-        let is_of_numbers = min.is_some() || max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
+        let (min, max) = self.bounds();
+        let is_of_numbers = min.is_some() || max.is_some() || self.not.iter().any(|not| not.exact().is_some());
         if is_of_numbers {
-            let values = numbers(self.column.as_deref().unwrap_or_default(), values)?;
-            mark(wrong, number, |row| values.is_valid(row) && self.refuses(values.value(row)));
+            let values = Values::of(self.column.as_deref().unwrap_or_default(), values)?;
+            mark(wrong, number, |row| values.get(row).is_some_and(|value| self.refuses(value)));
         }
         Ok(())
     }
 
     /// The bounds that are the same for all keys.
-    fn numbers(&self) -> (Option<f64>, Option<f64>) {
-        (self.min.as_ref().and_then(Bound::number), self.max.as_ref().and_then(Bound::number))
+    fn bounds(&self) -> (Option<Value>, Option<Value>) {
+        (self.min.as_ref().and_then(Bound::exact), self.max.as_ref().and_then(Bound::exact))
     }
 
-    fn refuses(&self, value: f64) -> bool {
-        let (min, max) = self.numbers();
+    fn refuses(&self, value: Value) -> bool {
+        let (min, max) = self.bounds();
+        let is = |bound: Option<Value>, order: Ordering| bound.is_some_and(|bound| value.compare(bound) == Some(order));
         ((min.is_some() || max.is_some()) && !value.is_finite())
-            || min.is_some_and(|min| value < min)
-            || max.is_some_and(|max| value > max)
-            || self.not.contains(&Sentinel::Number(value))
+            || is(min, Ordering::Less)
+            || is(max, Ordering::Greater)
+            || self.not.iter().any(|not| is(not.exact(), Ordering::Equal))
     }
 }
 
@@ -649,21 +779,23 @@ fn mark(wrong: &mut [Broken], breach: Breach, breaks: impl Fn(usize) -> bool) {
 
 impl ColumnComparison {
     fn mark(&self, batch: &RecordBatch, number: Breach, wrong: &mut [Broken]) -> Result<()> {
-        let values = |operand: &Operand| -> Result<Option<Float64Array>> {
-            match operand {
-                Operand::Number(number) => Ok(Some(Float64Array::from_value(*number, batch.num_rows()))),
-                Operand::Column(name) => batch.column_by_name(name).map(|column| numbers(name, column)).transpose(),
-            }
+        let columns = [&self.left, &self.right].map(|operand| match operand {
+            Operand::Number(_) => Ok(None),
+            Operand::Column(name) => batch.column_by_name(name).map(|column| Values::of(name, column)).transpose(),
+        });
+        let [left, right] = columns;
+        let (left, right) = (left?, right?);
+        // A comparison with a column that the batch does not have judges nothing.
+        let value = |operand: &Operand, column: &Option<Values>, row: usize| match operand {
+            Operand::Number(number) => Some(*number),
+            Operand::Column(_) => column.as_ref()?.get(row),
         };
-        if let (Some(left), Some(right)) = (values(&self.left)?, values(&self.right)?) {
-            let both = |row: usize| left.is_valid(row) && right.is_valid(row);
+        mark(wrong, number, |row| {
+            let Some((left, right)) = value(&self.left, &left, row).zip(value(&self.right, &right, row)) else { return false };
             // NaN compares with nothing, so only `!=` would hold.
-            let holds = |row: usize| {
-                let (left, right) = (left.value(row), right.value(row));
-                left.is_finite() && right.is_finite() && self.operator.holds(left, right)
-            };
-            mark(wrong, number, |row| both(row) && !holds(row));
-        }
+            let order = left.compare(right).filter(|_| left.is_finite() && right.is_finite());
+            !order.is_some_and(|order| self.operator.holds(order))
+        });
         Ok(())
     }
 }
@@ -728,7 +860,7 @@ fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Decimal128Array, Float32Array};
+    use arrow::array::{Float32Array, Int64Array, UInt64Array};
     use serde_json::json;
 
     use super::*;
@@ -776,5 +908,37 @@ mod tests {
             let rule = json!({ "column": "v", "not": [literal.parse::<f64>().unwrap()] });
             assert_eq!(broken(&rule, column), [0], "{literal}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_compared_with_all_their_digits() {
+        const BEYOND: i64 = 9_007_199_254_740_992; // 2^53
+        let wholes = || Arc::new(Int64Array::from(vec![BEYOND - 1, BEYOND, BEYOND + 1, i64::MAX])) as ArrayRef;
+        assert_eq!(broken(&json!({"column": "v", "max": BEYOND}), wholes()), [2, 3]);
+        assert_eq!(broken(&json!({"column": "v", "min": BEYOND + 1}), wholes()), [0, 1]);
+        assert_eq!(broken(&json!({"column": "v", "not": [BEYOND]}), wholes()), [1]);
+        assert_eq!(broken(&json!({"column": "v", "not": [BEYOND + 1, i64::MAX]}), wholes()), [2, 3]);
+        assert_eq!(broken(&json!({"holds": "v <= 9007199254740993"}), wholes()), [3]);
+        assert_eq!(broken(&json!({"holds": "9007199254740993 != v"}), wholes()), [2]);
+        // Half a step is no whole number, and lies between two of them.
+        assert_eq!(broken(&json!({"column": "v", "max": 2.5}), Arc::new(Int64Array::from(vec![2, 3])) as ArrayRef), [1]);
+        assert_eq!(broken(&json!({"column": "v", "min": -2.5}), Arc::new(Int64Array::from(vec![-3, -2])) as ArrayRef), [0]);
+        let unsigned = Arc::new(UInt64Array::from(vec![u64::MAX - 1, u64::MAX])) as ArrayRef;
+        assert_eq!(broken(&json!({"column": "v", "not": [u64::MAX]}), unsigned), [1]);
+        let decimals = Decimal128Array::from(vec![i128::from(BEYOND), i128::from(BEYOND) + 1]).with_data_type(DataType::Decimal128(38, 0));
+        assert_eq!(broken(&json!({"column": "v", "max": BEYOND}), Arc::new(decimals)), [1]);
+        // Two columns are compared as they are, also where one holds floats.
+        let two = |left: ArrayRef, right: ArrayRef| {
+            let rule: Rule = serde_json::from_value(json!({"holds": "a = b"})).unwrap();
+            let batch = RecordBatch::try_from_iter([("a", left), ("b", right)]).unwrap();
+            let mut wrong = vec![Broken::default(); batch.num_rows()];
+            rule.mark(&batch, Breach { rule: 0, cells: 1 }, &mut wrong).unwrap();
+            (0..wrong.len()).filter(|&row| wrong[row].is_wrong()).collect::<Vec<_>>()
+        };
+        let other = Arc::new(Int64Array::from(vec![BEYOND - 1, BEYOND + 1, BEYOND + 1, i64::MAX - 1])) as ArrayRef;
+        assert_eq!(two(wholes(), other), [1, 3]);
+        assert_eq!(two(wholes(), cast(&wholes(), &DataType::Float64).unwrap()), [2, 3]);
+        assert_eq!(serde_json::from_value::<Bound>(json!(5)).unwrap(), Bound::Number(5.0));
+        assert_eq!(serde_json::from_value::<Bound>(json!(BEYOND + 1)).unwrap().to_string(), "9007199254740993");
     }
 }
