@@ -59,10 +59,12 @@ pub(crate) struct Settings {
     pub(crate) workgroup: String,
     /// Creates missing workgroups.
     pub(crate) create_workgroups: bool,
-    /// Where results go, unless the workgroup says.
-    pub(crate) results: String,
+    /// Where results go, unless the workgroup says; `None` if it must.
+    pub(crate) results: Option<String>,
     /// A query that reads more bytes than this is stopped.
     pub(crate) bytes_limit: Option<u64>,
+    /// For a lake that is read beside another one: what distinguishes its queries from those of the other, which the same attempt may ask in the same words.
+    pub(crate) apart: Option<String>,
     pub(crate) polling: Polling,
 }
 
@@ -79,7 +81,7 @@ impl Behalf {
     }
 
     /// A token that stays the same when an attempt starts again after a crash, and that no other query has.
-    fn token(&self, workgroup: &str, sql: &str) -> String {
+    fn token(&self, workgroup: &str, apart: Option<&str>, sql: &str) -> String {
         let text = *blake3::hash(sql.as_bytes()).as_bytes();
         let number = {
             let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +91,8 @@ impl Behalf {
         };
         let Caller { run, step, visit, attempt, .. } = &self.caller;
         let mut hasher = blake3::Hasher::new();
-        for part in [run.as_ref(), step, &visit.to_string(), &attempt.to_string(), workgroup, sql, &number.to_string()] {
+        let (visit, attempt, number) = (visit.to_string(), attempt.to_string(), number.to_string());
+        for part in [run.as_ref(), step, &visit, &attempt, workgroup, sql, &number].into_iter().chain(apart) {
             hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -106,6 +109,13 @@ enum Results {
     Ours,
     /// The caller may not look at it. A request names none, until Athena asks for one.
     Unknown,
+}
+
+fn no_place(workgroup: &str) -> Error {
+    Error::invalid(format!(
+        "workgroup `{workgroup}` does not say where results of queries go, and nothing is written to the lake of another profile; give that profile \
+         `results`, a place in S3, or another `workgroup`"
+    ))
 }
 
 /// The place of results in the settings of a workgroup.
@@ -200,7 +210,8 @@ impl Athena {
         }
         let (workgroup, results) = self.workgroup(behalf).await?;
         loop {
-            let token = behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, sql));
+            let token =
+                behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, self.inner.settings.apart.as_deref(), sql));
             let began = Timestamp::now();
             let id = self.start(behalf, &workgroup, results, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;
@@ -228,7 +239,8 @@ impl Athena {
             .query_execution_context(QueryExecutionContext::builder().catalog(&settings.catalog).database(&settings.database).build())
             // Results are not reused, since the data may have changed a second ago.
             .result_reuse_configuration(ResultReuseConfiguration::builder().result_reuse_by_age_configuration(reuse).build());
-        let ours = ResultConfiguration::builder().output_location(&settings.results).build();
+        let ours = settings.results.as_ref().map(|place| ResultConfiguration::builder().output_location(place).build());
+        let ours = || ours.as_ref().ok_or_else(|| no_place(workgroup));
         let resource = format!("workgroup/{workgroup}");
         // The same token means the same query, so a lost reply costs nothing.
         let sent = async |place: Option<&ResultConfiguration>| {
@@ -240,9 +252,9 @@ impl Athena {
         };
         let answer = match results {
             Results::Own => sent(None).await,
-            Results::Ours => sent(Some(&ours)).await,
+            Results::Ours => sent(Some(ours()?)).await,
             Results::Unknown => match sent(None).await {
-                Err(error) if lacks_a_place(&error) => sent(Some(&ours)).await,
+                Err(error) if lacks_a_place(&error) => sent(Some(ours()?)).await,
                 answer => answer,
             },
         };
@@ -400,7 +412,7 @@ impl Athena {
         let settings = &self.inner.settings;
         let cutoff = settings.bytes_limit.map(|bytes| i64::try_from(bytes.max(MIN_CUTOFF_BYTES)).unwrap_or(i64::MAX));
         let configuration = WorkGroupConfiguration::builder()
-            .result_configuration(ResultConfiguration::builder().output_location(&settings.results).build())
+            .set_result_configuration(settings.results.as_ref().map(|place| ResultConfiguration::builder().output_location(place).build()))
             .publish_cloud_watch_metrics_enabled(true)
             .set_bytes_scanned_cutoff_per_query(cutoff)
             .build();

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
-use repair_core::lake::query::Relation;
+use repair_core::lake::query::{Bound, Relation};
 use repair_core::lake::{overlay, shape};
 use repair_core::model::Usage;
 use repair_core::{Error, Result};
@@ -65,6 +65,41 @@ impl Given {
             rows,
         })
     }
+}
+
+/// A relation as part of a statement: its name, and what it selects.
+///
+/// # Errors
+/// `invalid` if a column is not text.
+pub(crate) fn inline(name: &str, relation: &Relation) -> Result<String> {
+    let columns = relation.schema.fields().iter().map(|field| quoted(&field.name().to_lowercase())).collect::<Vec<_>>();
+    if let Some(other) = relation.schema.fields().iter().find(|field| *field.data_type() != DataType::Utf8) {
+        return Err(Error::invalid(format!(
+            "column `{}` of `${name}` is {}, which no statement is given",
+            other.name(),
+            other.data_type()
+        )));
+    }
+    let mut rows: Vec<String> = Vec::new();
+    for batch in &relation.rows {
+        let values: Vec<&StringArray> = batch.columns().iter().filter_map(|column| column.as_string_opt::<i32>()).collect();
+        for row in 0..batch.num_rows() {
+            let literals: Vec<String> = values.iter().map(|column| Bound::Text(column.value(row).to_owned()).to_string()).collect();
+            rows.push(format!("({})", literals.join(", ")));
+        }
+    }
+    let body = if rows.is_empty() || columns.is_empty() {
+        let nothing: Vec<String> = columns.iter().map(|column| format!("CAST(NULL AS varchar) AS {column}")).collect();
+        format!("SELECT {} WHERE false", if nothing.is_empty() { "1 AS nothing".to_owned() } else { nothing.join(", ") })
+    } else {
+        let wide: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS varchar) AS {column}")).collect();
+        format!("SELECT {} FROM (VALUES {}) AS given ({})", wide.join(", "), rows.join(", "), columns.join(", "))
+    };
+    Ok(format!("{} AS ({body})", quoted(name)))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl AwsLake {

@@ -52,6 +52,9 @@ pub struct AwsOptions {
     pub bytes_limit: Option<u64>,
     /// How often Athena is asked whether queries have ended.
     pub polling: Polling,
+    /// Whether users' queries leave nothing in the lake and the catalog, as is due in the lake of others: relations and repaired views are then part of
+    /// the statement, and results go to `results` or where the workgroup says.
+    pub only_read: bool,
 }
 
 impl AwsOptions {
@@ -66,6 +69,7 @@ impl AwsOptions {
             results: None,
             bytes_limit: None,
             polling: Polling::default(),
+            only_read: false,
         }
     }
 }
@@ -88,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) athena: Athena,
     pub(crate) objects: Objects,
     pub(crate) location: Location,
+    pub(crate) only_read: bool,
     pub(crate) known: Known,
     /// Retractions by their keys. Their objects never change.
     pub(crate) retractions: Mutex<HashMap<String, Retraction>>,
@@ -118,15 +123,18 @@ impl AwsLake {
     pub fn open(connection: &Connection, options: AwsOptions) -> Result<Self> {
         let location = Location::parse(&options.location)?;
         let results = match options.results {
-            Some(results) => Location::parse(&results)?,
-            None => location.join(&format!("{OWN}/results")),
+            Some(results) => Some(Location::parse(&results)?),
+            None if options.only_read => None,
+            None => Some(location.join(&format!("{OWN}/results"))),
         };
+        let apart = options.only_read.then(|| format!("{}.{}", options.catalog, options.database));
         let settings = Settings {
+            apart,
             catalog: options.catalog,
             database: options.database.to_ascii_lowercase(),
             workgroup: options.workgroup,
-            create_workgroups: options.create_workgroups,
-            results: format!("{results}/"),
+            create_workgroups: options.create_workgroups && !options.only_read,
+            results: results.map(|results| format!("{results}/")),
             bytes_limit: options.bytes_limit,
             polling: options.polling,
         };
@@ -134,6 +142,7 @@ impl AwsLake {
             athena: Athena::new(connection.athena(), settings, connection.patience()),
             objects: Objects::new(connection.s3(), &location.bucket, connection.patience()),
             location,
+            only_read: options.only_read,
             known: Known::default(),
             retractions: Mutex::default(),
             owners: Mutex::default(),

@@ -19,7 +19,7 @@ use repair_core::{Error, Result};
 
 use crate::athena::{Execution, Page};
 use crate::bad::Bad;
-use crate::given::Given;
+use crate::given::{self, Given};
 use crate::kept::{Asked, ByDay, Rows, from_epoch, without_outside};
 use crate::lake::{AwsLake, Looked, odd_result};
 use crate::objects::Location;
@@ -366,12 +366,23 @@ impl AwsLake {
         let tables = query.tables;
         let on_behalf = self.behalf.as_ref().map(|behalf| format!("{} {} {}", behalf.caller.run, behalf.caller.step, behalf.caller.visit));
         let give = |(name, relation)| Ok((name, Given::of(name, relation, on_behalf.as_deref().unwrap_or_default())?));
-        let given: BTreeMap<&str, Given> = query.named_relations().into_iter().map(give).collect::<Result<_>>()?;
+        let only_read = self.shared.only_read;
+        let mut inline: Vec<String> = Vec::new();
+        let given: BTreeMap<&str, Given> = if only_read {
+            let relations = query.named_relations().into_iter();
+            inline.extend(relations.map(|(name, relation)| given::inline(&given_name(name), relation)).collect::<Result<Vec<_>>>()?);
+            BTreeMap::new()
+        } else {
+            query.named_relations().into_iter().map(give).collect::<Result<_>>()?
+        };
         let literal = |value: &Bound| match value {
             Bound::Instant(at) => crate::sql::instant(at.as_microsecond()),
             other => other.to_string(),
         };
-        let text = query.text(literal, |name| given.get(name).map(|given| format!("\"{}\"", given.name)).unwrap_or_default())?;
+        let text = query.text(literal, |name| match given.get(name) {
+            Some(given) => format!("\"{}\"", given.name),
+            None => format!("\"{}\"", given_name(name)),
+        })?;
         let sql = text.trim().trim_end_matches(';');
         let lower = sql.to_ascii_lowercase();
         let begins =
@@ -390,11 +401,16 @@ impl AwsLake {
             }
             let raw = known.table(table).await?;
             self.check_owner(table, Some(&raw)).await?;
+            if only_read {
+                inline.push(self.view_inline(table).await?);
+                continue;
+            }
             let repairs = known.ensure_repairs(table, &raw, raw.shape(table)?.as_ref(), &Schema::empty()).await?;
             let retracted = self.retracted(table, &raw).await?;
             let all = Looked { raw, repairs: Some(repairs.clone()), exceptions: None, retracted };
             known.ensure_view(&all.source(table), &repairs).await?;
         }
+        let sql = &with_inline(sql, &inline)?;
         let mut usage = self.give(given.values()).await?;
         let ran = self.shared.athena.run(self.behalf.as_deref(), sql).await;
         // The result is there without them. If the query is asked for again, they are given again under the same names.
@@ -407,6 +423,19 @@ impl AwsLake {
         let batches = self.results_from(page, &execution, layout, &mut usage).await?;
         self.meter(usage);
         Ok(batches)
+    }
+
+    /// The repaired view of a table as part of a statement.
+    async fn view_inline(&self, table: &Table) -> Result<String> {
+        let (looked, _) = self.look_up(table).await?;
+        let view = overlay::repaired_view(&looked.raw.name);
+        let Some(repairs) = &looked.repairs else {
+            return Err(Error::invalid(format!(
+                "table `{}` has no repairs in database {}, and nothing is made there; let the query name `{}` in place of `{view}`",
+                table.name, looked.raw.database, table.name
+            )));
+        };
+        Ok(format!("\"{view}\" AS ({})", looked.source(table).view(repairs)?))
     }
 
     /// Refuses a table of a user's own SQL below whose location the overlay of another table lies: Athena would take its objects for rows.
@@ -506,6 +535,37 @@ impl Parsing {
 }
 
 /// Whether SQL in lower case names a table, and not only one whose name begins with the same letters.
+/// The name in a statement of rows that are part of it.
+fn given_name(name: &str) -> String {
+    format!("repair_given_{name}")
+}
+
+/// A statement with these named selects before its own.
+fn with_inline(sql: &str, inline: &[String]) -> Result<String> {
+    if inline.is_empty() {
+        return Ok(sql.to_owned());
+    }
+    let named = inline.join(", ");
+    let after = |word: &str, text: &str| {
+        let rest = text.get(word.len()..).filter(|_| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word)))?;
+        rest.starts_with(char::is_whitespace).then(|| rest.trim_start().to_owned())
+    };
+    let sql = match after("with", sql) {
+        Some(rest) => match after("recursive", &rest) {
+            Some(rest) => format!("WITH RECURSIVE {named}, {rest}"),
+            None => format!("WITH {named}, {rest}"),
+        },
+        None => format!("WITH {named} {sql}"),
+    };
+    if sql.len() > MAX_STATEMENT_BYTES {
+        return Err(Error::invalid(format!(
+            "the statement has {} bytes with the keys in it, and Athena takes {MAX_STATEMENT_BYTES}; give the source fewer `keys_per_query`",
+            sql.len()
+        )));
+    }
+    Ok(sql)
+}
+
 fn names(sql: &str, table: &str) -> bool {
     let is_word = |char: char| char.is_alphanumeric() || char == '_';
     sql.match_indices(table)

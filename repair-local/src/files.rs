@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +17,6 @@ use crate::stamp::Stamp;
 
 /// Folders deeper than this are in a loop of symbolic links.
 pub(crate) const MAX_DEPTH: usize = 32;
-
-/// More readers than this only compete for the disk.
-const MAX_WORKERS: usize = 8;
 
 /// How a file is compressed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -686,101 +682,4 @@ pub(crate) fn check_writable(folder: &Path) -> Result<()> {
         .and_then(|()| temporary.as_file().sync_all())
         .map_err(|error| io_error(error, "write to", folder))?;
     temporary.close().map_err(|error| io_error(error, "remove a file in", folder))
-}
-
-/// How many threads work at once.
-pub(crate) fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
-}
-
-/// Folds items on as many threads as are useful, each with its own state; returns the states. If several items fail, the error is that of
-/// the first in order, whichever thread was faster.
-pub(crate) fn fold_parallel<T: Sync, S: Send>(
-    items: &[T],
-    new: impl Fn() -> S + Sync,
-    fold: impl Fn(&mut S, &T) -> Result<()> + Sync,
-) -> Result<Vec<S>> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let work = || -> (S, Option<(usize, Error)>) {
-        let mut state = new();
-        while !failed.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { break };
-            if let Err(error) = fold(&mut state, item) {
-                failed.store(true, Ordering::Relaxed);
-                return (state, Some((index, error)));
-            }
-        }
-        (state, None)
-    };
-    let threads = workers().min(items.len());
-    if threads <= 1 {
-        let (state, error) = work();
-        return error.map_or(Ok(vec![state]), |(_, error)| Err(error));
-    }
-    let ended: Vec<std::thread::Result<_>> = std::thread::scope(|scope| {
-        // Where the system gives no more threads, this one does the rest.
-        let handles: Vec<_> = (1..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
-        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        std::iter::once(own).chain(handles.into_iter().map(std::thread::ScopedJoinHandle::join)).collect()
-    });
-    let mut states = Vec::with_capacity(threads);
-    let mut first: Option<(usize, Error)> = None;
-    for end in ended {
-        let (state, error) = end.map_err(|_| Error::internal("a reading thread of the lake panicked"))?;
-        states.push(state);
-        if let Some((index, error)) = error
-            && first.as_ref().is_none_or(|(earliest, _)| index < *earliest)
-        {
-            first = Some((index, error));
-        }
-    }
-    first.map_or(Ok(states), |(_, error)| Err(error))
-}
-
-/// As [`fold_parallel`], with one result for each item, in the items' order.
-pub(crate) fn map_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let indexed: Vec<(usize, &T)> = items.iter().enumerate().collect();
-    let states = fold_parallel(&indexed, Vec::new, |done: &mut Vec<(usize, R)>, (index, item)| {
-        done.push((*index, map(item)?));
-        Ok(())
-    })?;
-    let mut done: Vec<(usize, R)> = states.into_iter().flatten().collect();
-    done.sort_unstable_by_key(|(index, _)| *index);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// Runs blocking work off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::internal("a thread of the lake panicked").because(error)),
-    }
-}
-
-/// As [`blocking`], for work that takes much memory, on a thread of its own. An allocator mostly keeps a store of free memory for each thread, which
-/// the next new thread inherits. The threads for blocking work stay, and any of them may get the work, so each would keep as much as it took.
-pub(crate) async fn on_its_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (done, answer) = tokio::sync::oneshot::channel();
-    // Nobody may be there any more to take the answer; what was done stays done.
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(done.send(work())));
-    started.map_err(|error| Error::new(ErrorKind::Transient, "could not start a thread of the lake").because(error))?;
-    answer.await.map_err(|_| Error::internal("a thread of the lake panicked"))?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_failure_in_order_is_the_one_told() {
-        let items: Vec<u32> = (0..1_000).collect();
-        for _ in 0..20 {
-            let error =
-                map_parallel(&items, |&item| if item >= 500 { Err(Error::invalid(item.to_string())) } else { Ok(item) }).unwrap_err();
-            assert_eq!(error.message(), "500");
-        }
-        assert_eq!(map_parallel(&items, |&item| Ok(item)).unwrap(), items);
-    }
 }

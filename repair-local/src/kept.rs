@@ -19,6 +19,7 @@ use crate::files::{self, DataFile};
 use crate::lake::Inner;
 use crate::place;
 use crate::stamp::Stamp;
+use crate::threads;
 
 /// The folder below that of our own state.
 const FOLDER: &str = "presence";
@@ -184,7 +185,7 @@ impl Kept {
             wanted.entry(*pack).or_default().insert(named);
         }
         let wanted: Vec<_> = wanted.into_iter().collect();
-        let found = files::map_parallel(&wanted, |(pack, names)| {
+        let found = threads::map_parallel(&wanted, |(pack, names)| {
             let index = self.index(*pack).unwrap_or_default();
             Ok(index.into_iter().filter(|entry| names.contains(&*entry.file)).collect::<Vec<_>>())
         });

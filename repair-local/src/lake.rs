@@ -26,15 +26,15 @@ use repair_core::lake::{
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
-use repair_core::{Error, ErrorKind, Result};
+use repair_core::{Error, ErrorKind, Hint, Result};
 
-use crate::files::{self, DataFile, Folder, Found, blocking, on_its_own_thread};
+use crate::files::{self, DataFile, Folder, Found};
 use crate::kept::{Kept, New, PackId};
+use crate::query::QueryEngine;
 use crate::stage::{self, Scope};
 use crate::stamp::Stamp;
-use crate::{
-    artifact, compact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, sql, stamp, state,
-};
+use crate::threads::{self, blocking, on_its_own_thread};
+use crate::{artifact, compact, extent, kept, place, presence, publish, read, replace, retract, rollup, row_count, scan, stamp, state};
 
 /// The number of files whose columns are remembered, at some hundred bytes each. Beyond, all are forgotten, so it must be more than tables have.
 const MAX_REMEMBERED: usize = 400_000;
@@ -68,6 +68,7 @@ const FRESH_LISTINGS: u32 = 10;
 #[derive(Debug, Clone)]
 pub struct LocalLake {
     inner: Arc<Inner>,
+    engine: Option<Arc<dyn QueryEngine>>,
 }
 
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Inner {
             }
         }
         let to_read = unknown(&columns);
-        let read = files::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
+        let read = threads::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
         let mut new: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
         for (at, schema) in to_read.into_iter().zip(read) {
             let file = &files[at];
@@ -294,7 +295,6 @@ impl Inner {
 
 impl LocalLake {
     /// What its handles share.
-    #[cfg(feature = "sql")]
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -318,7 +318,21 @@ impl LocalLake {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
         files::trust_folder(&root);
-        Ok(Self { inner: Arc::new(Inner::new(root)) })
+        Ok(Self { inner: Arc::new(Inner::new(root)), engine: None })
+    }
+
+    /// The same lake, over which an engine runs users' SQL. Without one, queries are refused.
+    #[must_use]
+    pub fn with_query_engine(self, engine: Arc<dyn QueryEngine>) -> Self {
+        Self { engine: Some(engine), ..self }
+    }
+
+    /// The same lake, in which nothing is kept of what is read. Whoever only reads it leaves it as it is.
+    #[must_use]
+    pub fn only_read(self) -> Self {
+        let mut inner = Inner::new(self.inner.root.clone());
+        inner.keeps = false;
+        Self { inner: Arc::new(inner) }
     }
 
     /// The folder.
@@ -367,7 +381,7 @@ impl ReadLake for LocalLake {
 
     fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
         let (lake, table, request, pieces) = (self.inner.clone(), table.clone(), request.clone(), pieces.to_vec());
-        scan::stream_ahead(1, move |sink| presence::in_pieces(&lake, &table, &request, &pieces, sink))
+        threads::stream_ahead(1, move |sink| presence::in_pieces(&lake, &table, &request, &pieces, sink))
     }
 
     async fn extent(&self, table: &Table, interval: Option<&Interval>) -> Result<Extent> {
@@ -404,7 +418,12 @@ impl ReadLake for LocalLake {
     }
 
     async fn query(&self, query: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
-        sql::query(&self.inner, query).await
+        match &self.engine {
+            Some(engine) => engine.query(self, query).await,
+            None => {
+                Err(Error::invalid("this lake has no engine for SQL, such as the feature `sql` brings").hint(Hint::Feature { name: "sql" }))
+            }
+        }
     }
 }
 
@@ -463,7 +482,7 @@ impl Overlay for LocalLake {
 impl Artifacts for LocalLake {
     async fn put_artifact(&self, run: &str, name: &str, mut batches: BatchStream) -> Result<Usage> {
         let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
-        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Option<RecordBatch>>(scan::BATCHES_AHEAD);
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Option<RecordBatch>>(threads::BATCHES_AHEAD);
         // The end is sent too; if the sender stops without it, nothing is written.
         let mut next = move || receiver.blocking_recv().ok_or_else(|| Error::internal("the rows to write ended early"));
         let writing = tokio::task::spawn_blocking(move || artifact::put(&lake.root, &run, &name, &mut next));
@@ -490,7 +509,7 @@ impl Artifacts for LocalLake {
     async fn get_artifact(&self, run: &str, name: &str) -> Result<BatchStream> {
         let (lake, run, name) = (self.inner.clone(), run.to_owned(), name.to_owned());
         let opened = blocking(move || artifact::open(&lake.root, &run, &name)).await?;
-        Ok(scan::stream_of(move |sink| opened.read(sink)))
+        Ok(threads::stream_of(move |sink| opened.read(sink)))
     }
 
     async fn copy_artifact(&self, from: ArtifactName<'_>, to: ArtifactName<'_>) -> Result<Usage> {

@@ -36,6 +36,7 @@ mod owner;
 mod place;
 mod presence;
 mod publish;
+pub mod query;
 mod read;
 mod replace;
 mod retract;
@@ -43,16 +44,14 @@ mod rollup;
 mod row_count;
 pub mod sample;
 mod scan;
-mod sql;
 mod stage;
 mod stamp;
 mod state;
+pub mod threads;
 mod view;
 mod write;
 
 pub use disk::free_space;
 pub use journal::SqliteJournal;
 pub use lake::LocalLake;
-pub use sql::serve_sql;
-#[cfg(feature = "sql")]
-pub use sql::{UnknownColumn, unknown_column};
+pub use query::QueryEngine;

@@ -6,10 +6,10 @@ use repair_core::Result;
 use repair_core::lake::{Layer, RowCountRequest, RowCounts, ScanRequest};
 use repair_core::model::Table;
 
-use crate::files;
 use crate::lake::Inner;
 use crate::read::Tally;
 use crate::scan::Scan;
+use crate::threads;
 
 /// What one thread counts.
 struct Counter {
@@ -22,7 +22,7 @@ pub(crate) fn row_counts(lake: &Inner, table: &Table, request: &RowCountRequest)
     let wanted = ScanRequest::new(Layer::Raw).in_interval(request.interval).of_keys(request.keys.clone()).with_columns(Vec::new());
     let scan = Scan::new(lake, table, &wanted)?;
     let new = || Counter { counts: RowCounts::new(request), tally: Tally::default() };
-    let counters = files::fold_parallel(&scan.files, new, |counter, file| {
+    let counters = threads::fold_parallel(&scan.files, new, |counter, file| {
         let counts = &mut counter.counts;
         let mut count = |batch| {
             counts.add(table, request, &batch)?;

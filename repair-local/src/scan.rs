@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use futures::{Stream, stream};
 use repair_core::lake::{BatchStream, FILE, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
@@ -19,12 +17,10 @@ use crate::lake::Inner;
 use crate::owner;
 use crate::place::{self, Place};
 use crate::read::{self, Sink, Tally};
+use crate::threads::stream_of;
 use crate::view;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape::{self, Merged};
-
-/// Batches that may wait for their reader.
-pub(crate) const BATCHES_AHEAD: usize = 4;
 
 /// A scan that has been checked.
 pub(crate) struct Scan {
@@ -317,37 +313,6 @@ pub(crate) fn stream(scan: Arc<Scan>) -> BatchStream {
     stream_of(move |sink| scan.run(sink))
 }
 
-/// Streams the batches of a reader that runs on a thread of its own.
-pub(crate) fn stream_of(read: impl FnOnce(&mut Sink<'_>) -> Result<()> + Send + 'static) -> BatchStream {
-    stream_ahead(BATCHES_AHEAD, |send| read(send))
-}
-
-/// Streams what comes from a thread of its own, which is so many items ahead.
-pub(crate) fn stream_ahead<T: Send + 'static>(
-    ahead: usize,
-    read: impl FnOnce(&mut dyn FnMut(T) -> Result<ControlFlow<()>>) -> Result<()> + Send + 'static,
-) -> Pin<Box<dyn Stream<Item = Result<T>> + Send>> {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Option<T>>>(ahead);
-    tokio::task::spawn_blocking(move || {
-        let mut send = |item| {
-            // Nobody reads any more, so stop.
-            Ok(if sender.blocking_send(Ok(Some(item))).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        };
-        // The end is sent too, so that a reader that panicked does not look finished.
-        let end = read(&mut send).map(|()| None);
-        let _ = sender.blocking_send(end);
-    });
-    Box::pin(stream::unfold(Some(receiver), |receiver| async move {
-        let mut receiver = receiver?;
-        match receiver.recv().await {
-            Some(Ok(Some(item))) => Some((Ok(item), Some(receiver))),
-            Some(Ok(None)) => None,
-            Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(Error::internal("a reading thread of the lake panicked")), None)),
-        }
-    }))
-}
-
 /// Rows of a table's overlay, in shape.
 pub(crate) fn overlay_rows(
     table: &Table,
@@ -366,22 +331,4 @@ pub(crate) fn overlay_rows(
         })?;
     }
     Ok(())
-}
-
-/// The bounds of all slots that bounds touch, since a slot of the repaired view is decided as a whole.
-#[cfg(feature = "sql")]
-pub(crate) fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
-    use repair_core::lake::partition::SECOND_US;
-    let Ok(grid) = table.grid() else { return *bounds };
-    let slot = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
-    let mut wide = *bounds;
-    if bounds.from_us > i64::MIN {
-        let first = slot(bounds.from_us);
-        wide.from_us = TimeBounds::of_slots(&grid, repair_core::model::SlotRange::new(first, first + 1)).from_us;
-    }
-    if bounds.to_us < i64::MAX {
-        let last = slot(bounds.to_us);
-        wide.to_us = TimeBounds::of_slots(&grid, repair_core::model::SlotRange::new(last, last + 1)).to_us;
-    }
-    wide
 }

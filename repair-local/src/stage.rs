@@ -15,6 +15,7 @@ use crate::files::{self, DataFile};
 use crate::lake::Inner;
 use crate::place::{self, Place};
 use crate::read::{self, parquet};
+use crate::threads;
 use crate::write;
 
 /// Rows in a batch when a staged object is read.
@@ -119,7 +120,7 @@ fn staged_files(scope: &Scope) -> Result<Vec<DataFile>> {
 
 /// The staged units. One that is damaged is none; it is written anew when its unit is repaired again.
 pub(crate) fn staged(scope: &Scope) -> Result<Vec<Staged>> {
-    let found = files::map_parallel(&staged_files(scope)?, |file| match summary(file) {
+    let found = threads::map_parallel(&staged_files(scope)?, |file| match summary(file) {
         Ok(staged) => Ok(Some(staged)),
         Err(error) if error.kind() == ErrorKind::Invalid => {
             tracing::warn!(run = scope.run, step = scope.step, error = error.full(), "a staged unit is damaged, so it is repaired again");

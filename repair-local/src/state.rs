@@ -9,8 +9,9 @@ use repair_core::lake::overlay::owner::{Owner, RECORD};
 use repair_core::lake::seal::Verdict;
 use repair_core::{Error, Result};
 
-use crate::files::{io_error, map_parallel};
+use crate::files::io_error;
 use crate::read::parquet;
+use crate::threads::map_parallel;
 use crate::{owner, place};
 
 /// Reads all artifacts, staged units and overlays below a root.

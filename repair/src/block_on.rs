@@ -52,8 +52,8 @@ pub fn runtime() -> Result<Runtime> {
 /// Without this call, both run within the program.
 pub fn init() {
     crate::apart::serve();
-    #[cfg(feature = "local")]
-    repair_local::serve_sql();
+    #[cfg(feature = "sql")]
+    repair_sql::serve();
 }
 
 /// Starts so many threads at once, and ends them.

@@ -183,7 +183,7 @@ impl Examination {
         let around = repair.around();
         let name = format!("workflow `{}`", repair.workflow.name);
         let ready = match repair.variables() {
-            Ok(variables) => can_begin(&around.registry, repair.opened.as_ref(), &repair.workflow, &variables).await,
+            Ok(variables) => can_begin(&around.registry, repair.opened.as_ref(), &repair.lakes, &repair.workflow, &variables).await,
             Err(error) => Err(error),
         };
         match ready {

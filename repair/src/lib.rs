@@ -79,6 +79,7 @@
 //! | `repair-core` | [`core`] | the model, the workflow language, the engine, the traits, plug-ins for any data |
 //! | `repair-connect` | `connect` | programs in any language as plug-ins |
 //! | `repair-local` | `local` | a lake of files in a folder, and a journal in SQLite |
+//! | `repair-sql` | `sql` | users' SQL over a lake in a folder, as the engine that [`local::LocalLake::with_query_engine`] takes |
 //! | `repair-stocks` | `stocks` | exchange calendars, bars, and the plug-ins for them |
 //! | `repair-aws` | `aws` | a lake in S3 and Athena, and a journal in S3 |
 //! | [`arrow`] | `arrow` | the columns in which rows are read and written |
@@ -136,6 +137,8 @@ pub use repair_connect as connect;
 pub use repair_core as core;
 #[cfg(feature = "local")]
 pub use repair_local as local;
+#[cfg(feature = "sql")]
+pub use repair_sql as sql;
 #[cfg(feature = "stocks")]
 pub use repair_stocks as stocks;
 

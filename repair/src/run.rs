@@ -83,15 +83,15 @@ impl Repair {
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let around = self.around();
         let variables = self.variables()?;
-        preflight(&around.registry, self.opened.as_ref(), &self.workflow, &variables).await?;
-        crate::plan::check_columns(&around.registry, &self.workflow, &variables, self.opened.as_ref()).await?;
+        preflight(&around.registry, self.opened.as_ref(), &self.lakes, &self.workflow, &variables).await?;
+        crate::plan::check_columns(&around.registry, &self.workflow, &variables, (self.opened.as_ref(), &self.lakes)).await?;
         for table in self.repaired(&variables) {
             for what in self.opened.to_create(table).await? {
                 around.notice(Notice::WillCreate(what));
             }
         }
         let journal = self.lake().root.journal_to_write().await?;
-        Ok(self.lake().engine_on(self.opened.clone(), journal))
+        Ok(self.lake().engine_on(self.opened.clone(), self.lakes.clone(), journal))
     }
 
     /// The tables that the workflow repairs.
@@ -147,7 +147,7 @@ impl ContinueRequest<'_> {
             Some(Corrected::Value(workflow)) => Some(*workflow),
             Some(Corrected::File(file)) => Some(Workflow::load(&file, &self.lake.around.registry)?),
         };
-        let engine = self.lake.engine_of(&self.run).await?;
+        let engine = self.lake.engine_of(&self.run, corrected.as_ref()).await?;
         match (&corrected, self.redrive) {
             (corrected, true) => engine.redrive(&self.run, corrected.as_ref()).await,
             (Some(corrected), false) => engine.resume_with(&self.run, corrected).await,
@@ -304,7 +304,7 @@ impl OpenLake {
 
     async fn ask(&self, run: &str, signal: Signal) -> Result<StopReport> {
         self.journal().await?;
-        let engine = self.engine_of(run).await?;
+        let engine = self.engine_of(run, None).await?;
         let stopped = match signal {
             Signal::Cancel => engine.cancel(run).await?,
             Signal::Pause => engine.pause(run).await?,
@@ -314,11 +314,12 @@ impl OpenLake {
         Ok(StopReport { format: JsonFormat, run: run.to_owned(), signal, stopped: stopped.is_some(), outcome })
     }
 
-    /// An engine on the lake as a run has it.
-    async fn engine_of(&self, run: &str) -> Result<Engine> {
+    /// An engine on the lake as a run has it, which may read those that a corrected workflow reads.
+    async fn engine_of(&self, run: &str, corrected: Option<&Workflow>) -> Result<Engine> {
         let journal = self.root.journal_to_write().await?;
         let lake = self.lake_of(Some((journal.as_ref(), run))).await?;
-        Ok(self.engine_on(lake, journal))
+        let lakes = self.lakes_of_run(journal.as_ref(), run, corrected).await?;
+        Ok(self.engine_on(lake, lakes, journal))
     }
 
     /// Lists the runs, newest first.

@@ -162,6 +162,7 @@ impl OpenLake {
         let planner = Planner {
             registry: self.around.registry.clone(),
             lake: self.lake_of_run(run).await?,
+            lakes: self.lakes_of_run(self.journal().await?.as_ref(), run, None).await?,
             clock: self.around.clock.clone(),
             progress: Arc::new(()),
             stop: self.around.stop.clone(),

@@ -11,8 +11,9 @@
 //! | `REPAIR_SEEDS=17..18` | exactly these seeds, in every test that takes seeds: one that failed, or a night's worth |
 #![allow(clippy::panic, reason = "a test that cannot go on panics")]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -161,6 +162,35 @@ impl Drop for PrintedOnPanic {
         if std::thread::panicking() {
             eprintln!("{}", repeat(self.0));
         }
+    }
+}
+
+/// The files below a folder, hidden ones too, in order. What goes away meanwhile, as a journal that is being closed does, is left out.
+#[must_use]
+pub fn paths(folder: &Path) -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
+    while let Some(next) = folders.pop() {
+        for path in
+            there(fs::read_dir(&next), &next).into_iter().flatten().map(|entry| entry.unwrap_or_else(|error| panic!("{error}")).path())
+        {
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The files below a folder with their bytes, as `paths` finds them.
+#[must_use]
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    paths(folder).into_iter().filter_map(|path| there(fs::read(&path), &path).map(|bytes| (path, bytes))).collect()
+}
+
+fn there<T>(read: io::Result<T>, path: &Path) -> Option<T> {
+    match read {
+        Ok(read) => Some(read),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => panic!("{}: {error}", path.display()),
     }
 }
 

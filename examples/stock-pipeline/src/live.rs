@@ -151,6 +151,7 @@ impl Live {
             now,
             turn: 0,
             lake: Arc::new(LocalLake::open(&self.lake)?),
+            lakes: Arc::default(),
             clock: clock.clone(),
             cancel: CancellationToken::new(),
             progress: Arc::new(()),

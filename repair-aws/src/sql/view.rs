@@ -46,6 +46,12 @@ impl Source<'_> {
     /// The repaired view, for anyone who reads with SQL. A condition on the partitions prunes the table; repaired rows have the partitions
     /// that rows of their time are in.
     pub(crate) fn create_view(&self, database: &str, repairs: &Relation) -> Result<String> {
+        let (database, view) = (name(database), name(&overlay::repaired_view(&self.raw.name)));
+        Ok(format!("CREATE OR REPLACE VIEW {database}.{view} AS {}", self.view(repairs)?))
+    }
+
+    /// What the repaired view selects.
+    pub(crate) fn view(&self, repairs: &Relation) -> Result<String> {
         let all = TimeBounds::ALL;
         let (own, others, computed) = self.shown()?;
         let folders = Folders::of(self.table, self.raw)?;
@@ -109,11 +115,6 @@ impl Source<'_> {
         }
         let (named, rows) = self.base((&raw, &raw_out.join(", ")), (&fix, &fixed.join(", ")), &all);
         let out: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
-        Ok(format!(
-            "CREATE OR REPLACE VIEW {database}.{view} AS {rows}",
-            database = name(database),
-            view = name(&overlay::repaired_view(&self.raw.name)),
-            rows = self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Native)?,
-        ))
+        self.with_cells((&named, &rows), &out, repairs, &wanted, Shape::Native)
     }
 }

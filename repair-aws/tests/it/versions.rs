@@ -58,7 +58,9 @@ async fn duplicates_that_are_replaced_count_no_more() {
                 fix: { repair: keep, of: find, with: { keep: last_file }, end: true }\n";
     let workflow = Workflow::parse("w.yaml", text, &Registry::default()).unwrap();
     let now = at("2024-06-01T00:00:00Z");
-    let refused = can_begin(&Registry::default(), &world.lake, &workflow, &Variables::at_start(&Default::default(), now, now)).await;
+    let refused =
+        can_begin(&Registry::default(), &world.lake, &Default::default(), &workflow, &Variables::at_start(&Default::default(), now, now))
+            .await;
     let refused = refused.unwrap_err().full();
     assert!(refused.contains("rows have no such order on Athena") && refused.contains("fix"), "{refused}");
 

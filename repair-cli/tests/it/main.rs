@@ -33,4 +33,6 @@ mod report;
 mod terminal;
 mod transcript;
 mod truth;
+#[cfg(feature = "aws")]
+mod two_lakes;
 mod validate;

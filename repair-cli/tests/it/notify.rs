@@ -81,14 +81,6 @@ fn run(world: &World, arguments: &[&str]) -> (String, String, i32) {
     (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
 }
 
-/// Every file below a folder, our own included.
-fn all_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { all_files(&path, found) } else { found.push(path) }
-    }
-}
-
 #[test]
 fn a_run_is_announced_and_its_secret_is_nowhere() {
     let (world, receiver) = (World::new(), Receiver::start(|_| 204));
@@ -105,8 +97,7 @@ fn a_run_is_announced_and_its_secret_is_nowhere() {
         assert!(!String::from_utf8_lossy(body).contains(SECRET) && !headers.values().any(|value| value.contains(SECRET)));
     }
     assert!(!out.contains(SECRET) && !err.contains(SECRET), "it is shown");
-    let mut files = Vec::new();
-    all_files(world.lake().parent().unwrap(), &mut files);
+    let files = testdata::paths(world.lake().parent().unwrap());
     assert!(files.iter().any(|file| file.ends_with("journal.db")));
     for file in files {
         let bytes = std::fs::read(&file).unwrap();

@@ -5,14 +5,16 @@
 //! keys.
 
 use std::collections::HashSet;
+use std::io::Read as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::builtin::Period;
 use repair_core::plugin::StepContext;
 use repair_core::{Error, ErrorKind, Result};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +25,7 @@ use crate::secret::{Secret, without};
 /// The default time limit of one request.
 const TIMEOUT: Period = Period::minutes(1);
 
-/// The largest reply. A page of 50,000 bars, the most that any of these APIs returns, has about 6 MB.
+/// The largest reply, unpacked. A page of 50,000 bars, the most that any of these APIs returns, has about 6 MB.
 const MOST_BYTES: usize = 32 << 20;
 /// The most pages of one answer. With more, each would hold only a few bars.
 const MOST_PAGES: u64 = 1_000;
@@ -142,6 +144,7 @@ impl Api {
         }
         let mut builder = Client::builder()
             .user_agent(concat!("repair/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]))
             .timeout(self.timeout)
             // Each request is reserved, counted and paced, and a redirect would be one more.
             .redirect(redirect::Policy::none())
@@ -191,7 +194,7 @@ impl Api {
         let response = request.send().await.map_err(|error| self.unreachable(call, error))?;
         self.note_allowance(context, response.headers());
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.body(call, response).await?;
+        let body = self.unpacked(call, &headers, self.body(call, response).await?)?;
         tracing::debug!(provider = %self.provider, place = place(&call.url), status = status.as_u16(), bytes = body.len(), "answered");
         Ok(Reply { status, headers, body })
     }
@@ -200,11 +203,32 @@ impl Api {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(call, error))? {
             if body.len() + chunk.len() > MOST_BYTES {
-                return Err(self.unusable(call, &format!("more than {} MiB", MOST_BYTES >> 20), &body));
+                return Err(self.too_large(call, &body));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
+    }
+
+    /// A reply as it was before it was packed for the way. The client could do it, with three more crates and no bound.
+    fn unpacked(&self, call: &Call, headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>> {
+        let packed = headers.get(CONTENT_ENCODING).filter(|_| !body.is_empty());
+        let Some(packed) = packed.filter(|packed| !packed.as_bytes().eq_ignore_ascii_case(b"identity")) else { return Ok(body) };
+        if ![&b"gzip"[..], b"x-gzip"].iter().any(|known| packed.as_bytes().eq_ignore_ascii_case(known)) {
+            let packed = shown(packed.as_bytes(), &call.secrets);
+            let what = format!("an answer that is packed as `{packed}`; only gzip is asked for and read");
+            return Err(Error::invalid(format!("{} answered {} with {what}", self.provider, place(&call.url))));
+        }
+        let mut whole = Vec::new();
+        MultiGzDecoder::new(&*body).take(MOST_BYTES as u64 + 1).read_to_end(&mut whole).map_err(|error| {
+            let what = format!("sent an answer that cannot be unpacked; the request was for {}", place(&call.url));
+            Error::new(ErrorKind::Transient, format!("{} {what}", self.provider)).because(error)
+        })?;
+        if whole.len() > MOST_BYTES { Err(self.too_large(call, &whole)) } else { Ok(whole) }
+    }
+
+    fn too_large(&self, call: &Call, body: &[u8]) -> Error {
+        self.unusable(call, &format!("more than {} MiB", MOST_BYTES >> 20), body)
     }
 
     /// Waits until the API allows a request.

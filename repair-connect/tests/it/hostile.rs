@@ -220,21 +220,10 @@ async fn a_value_of_the_environment_is_seen_nowhere() {
         } else {
             assert_eq!((ran.report.error, world.repaired().await), (Some(ErrorKind::Invalid), 0), "{program}");
         }
-        for entry in walk(&world.path().join("lake")) {
-            assert!(!parts(&String::from_utf8_lossy(&std::fs::read(&entry).unwrap())), "{program}: {}", entry.display());
+        for (path, bytes) in testdata::files(&world.path().join("lake")) {
+            assert!(!parts(&String::from_utf8_lossy(&bytes)), "{program}: {}", path.display());
         }
     }
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let (mut files, mut pending) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = pending.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { pending.push(path) } else { files.push(path) }
-        }
-    }
-    files
 }
 
 #[tokio::test]

@@ -34,10 +34,10 @@ impl Seen {
 }
 
 /// A reply: a status, headers, a body, and how many bytes follow it.
-pub(crate) struct Reply(u16, Vec<(&'static str, String)>, String, u64);
+pub(crate) struct Reply(u16, Vec<(&'static str, String)>, Vec<u8>, u64);
 
 fn ok(body: impl ToString) -> Reply {
-    Reply(200, Vec::new(), body.to_string(), 0)
+    Reply(200, Vec::new(), body.to_string().into(), 0)
 }
 
 pub(crate) struct Server {
@@ -92,7 +92,8 @@ async fn serve(
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    stream.write_all(format!("{text}\r\n{body}").as_bytes()).await?;
+    stream.write_all(format!("{text}\r\n").as_bytes()).await?;
+    stream.write_all(&body).await?;
     let chunk = vec![b' '; 1 << 16];
     for _ in 0..more / (1 << 16) {
         stream.write_all(&chunk).await?;
@@ -161,7 +162,7 @@ async fn pages_follow_each_other_in_each_way() {
     let server = Server::start(move |seen, _| {
         let number = by_token(seen);
         let token = if number < 2 { format!("p{}", number + 1) } else { String::new() };
-        Reply(200, vec![("X-Next", token)], page(number).to_string(), 0)
+        Reply(200, vec![("X-Next", token)], page(number).to_string().into(), 0)
     })
     .await;
     let answer = fetched(&server, json!({ "pages": { "token_header": "X-Next", "parameter": "t" } })).await.unwrap();
@@ -185,7 +186,7 @@ async fn pages_follow_each_other_in_each_way() {
         } else {
             "</>; rel=first".to_owned()
         };
-        Reply(200, vec![("Link", link)], page(number).to_string(), 0)
+        Reply(200, vec![("Link", link)], page(number).to_string().into(), 0)
     })
     .await;
     let answer = fetched(&server, json!({ "pages": { "link": true } })).await.unwrap();
@@ -254,10 +255,10 @@ async fn hostile_answers_are_errors() {
         (Box::new(link("file:///etc/passwd".into())), pages.clone(), "which is not where it was asked"),
         (Box::new(link("https://127.0.0.1/".into())), pages.clone(), "which is not where it was asked"),
         (Box::new(link("http://[".into())), pages.clone(), "no URL"),
-        (Box::new(move |_, _| Reply(302, vec![("Location", away.clone())], String::new(), 0)), json!({}), "a redirect to"),
+        (Box::new(move |_, _| Reply(302, vec![("Location", away.clone())], Vec::new(), 0)), json!({}), "a redirect to"),
         (Box::new(|_, _| Reply(200, Vec::new(), "[".into(), 10_000_000_000)), json!({}), "more than 32 MiB"),
         (Box::new(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": 1, "note": SECRET }]))), json!({}), "answered with the key"),
-        (Box::new(|_, _| Reply(500, Vec::new(), format!("no {SECRET} here"), 0)), json!({}), "500"),
+        (Box::new(|_, _| Reply(500, Vec::new(), format!("no {SECRET} here").into(), 0)), json!({}), "500"),
         (Box::new(|_, _| ok(format!("<html>{SECRET}</html>"))), json!({}), "not a page of rows"),
         (Box::new(|_, _| ok("<html>down</html>")), json!({}), "not a page of rows"),
         (Box::new(|_, _| ok(json!({ "message": "what" }))), json!({}), "where a list of rows belongs"),
@@ -280,6 +281,40 @@ async fn hostile_answers_are_errors() {
         assert_eq!(server.seen().len(), 1, "{why}");
     }
     assert_eq!(elsewhere.seen().len(), 0, "nothing is sent to another host");
+}
+
+#[tokio::test]
+async fn what_was_packed_for_the_way_is_unpacked_within_limits() {
+    let rows = json!([row(5), row(6)]).to_string();
+    let packed = testdata::gzip(rows.as_bytes());
+    let in_two = [testdata::gzip(&rows.as_bytes()[..7]), testdata::gzip(&rows.as_bytes()[7..])].concat();
+    let answering = async |encoding: &'static str, body: Vec<u8>| {
+        let server = Server::start(move |_, _| Reply(200, vec![("Content-Encoding", encoding.to_owned())], body.clone(), 0)).await;
+        let answer = fetched(&server, json!({})).await.map(|answer| hours(&answer));
+        assert!(server.seen()[0].head.to_lowercase().contains("accept-encoding: gzip\r\n"), "{}", server.seen()[0].head);
+        answer
+    };
+    for (encoding, body) in
+        [("gzip", packed.clone()), ("X-GZIP", packed.clone()), ("gzip", in_two), ("identity", rows.clone().into_bytes())]
+    {
+        assert_eq!(answering(encoding, body).await.unwrap(), [5, 6], "{encoding}");
+    }
+    // A bomb: 1 GiB in 1 MiB. Then what broke off, what was damaged, and what nobody asked for.
+    let mut wrong = packed.clone();
+    let last = wrong.len() - 8;
+    wrong[last] ^= 1;
+    for (encoding, body, kind, why) in [
+        ("gzip", testdata::gzip(&vec![b' '; 1 << 30]), ErrorKind::Invalid, "more than 32 MiB"),
+        ("gzip", packed[..packed.len() - 9].to_vec(), ErrorKind::Transient, "cannot be unpacked"),
+        ("gzip", wrong, ErrorKind::Transient, "cannot be unpacked"),
+        ("gzip", rows.clone().into_bytes(), ErrorKind::Transient, "cannot be unpacked"),
+        ("br", packed.clone(), ErrorKind::Invalid, "packed as `br`; only gzip is asked for and read"),
+        ("gzip, gzip", packed.clone(), ErrorKind::Invalid, "packed as `gzip, gzip`"),
+    ] {
+        let error = answering(encoding, body).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{encoding}: {error}");
+        assert!(error.to_string().contains(why), "{encoding}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -544,7 +579,7 @@ async fn rules_say_what_answers_mean() {
         (206, json!({ "rows": null }), Ok((0, 0))),
     ] {
         let text = body.to_string();
-        let server = Server::start(move |_, _| Reply(status, vec![("Retry-After", "7".into())], text.clone(), 0)).await;
+        let server = Server::start(move |_, _| Reply(status, vec![("Retry-After", "7".into())], text.clone().into(), 0)).await;
         let answer = fetched(&server, rules.clone()).await;
         if let Err(error) = &answer {
             let waits = matches!(error.kind(), Throttled | Transient);
@@ -619,7 +654,7 @@ async fn a_run_repairs_from_an_api_waits_for_it_and_reports_to_a_webhook() {
             *asked += 1;
             ok(json!({ "export": { "ready": *asked > 2 } }))
         }
-        "/hook" => Reply(if seen.body.contains("filled") { 202 } else { 400 }, Vec::new(), json!({ "taken": true }).to_string(), 0),
+        "/hook" => Reply(if seen.body.contains("filled") { 202 } else { 400 }, Vec::new(), json!({ "taken": true }).to_string().into(), 0),
         _ => ok(Value::from(MISSING.map(row).to_vec())),
     })
     .await;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::{Bound, Named, NamedKind, Relation, named};
-use crate::lake::{BatchStream, Query, overlay, shape};
+use crate::lake::{BatchStream, Query, ReadLake, overlay, shape};
 use crate::model::{Interval, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
@@ -63,17 +63,31 @@ pub(super) async fn ask(
     values: BTreeMap<String, Bound>,
     relations: BTreeMap<String, Relation>,
 ) -> Result<BatchStream> {
+    ask_of(context.lake.as_ref(), &context.tables, sql, values, relations).await
+}
+
+/// The same, of a lake and its tables.
+///
+/// # Errors
+/// Those of the lake.
+pub(super) async fn ask_of(
+    lake: &dyn ReadLake,
+    all: &BTreeMap<String, Table>,
+    sql: &str,
+    values: BTreeMap<String, Bound>,
+    relations: BTreeMap<String, Relation>,
+) -> Result<BatchStream> {
     let (mut tables, mut not_there): (Vec<Table>, Vec<&str>) = Default::default();
     let text = sql.to_lowercase();
-    for table in context.tables.values().filter(|table| text.contains(&table.name.to_lowercase())) {
-        match context.lake.describe(table).await {
+    for table in all.values().filter(|table| text.contains(&table.name.to_lowercase())) {
+        match lake.describe(table).await {
             Ok(_) => tables.push(table.clone()),
             Err(error) if error.kind() == ErrorKind::NotFound => not_there.push(&table.name),
             Err(error) => return Err(error.on("table", &table.name)),
         }
     }
     let query = Query { values, relations, ..Query::new(&tables, sql) };
-    context.lake.query(&query).await.map_err(|error| match not_there.as_slice() {
+    lake.query(&query).await.map_err(|error| match not_there.as_slice() {
         [] => error,
         names => error.on("tables that do not exist yet", names.join(", ")),
     })

@@ -16,11 +16,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::Bound;
 use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
 use crate::model::{Calendar, Findings, Scope, Table};
-use crate::plugin::{Asks, Clock, Detector, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext, UserQuery};
+use crate::plugin::{Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext, UserQuery};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
 pub use crate::engine::unit::{PUBLISH_ROWS, PUBLISH_UNITS, UnitWork};
+
+/// Lakes other than the one a workflow works on, by the profile that says where they are. They are only read.
+pub type Lakes = Arc<BTreeMap<String, Arc<dyn Lake>>>;
 
 /// What the steps of one run, plan or comparison share.
 pub struct Setting {
@@ -32,6 +35,8 @@ pub struct Setting {
     pub turn: u64,
     /// The lake.
     pub lake: Arc<dyn Lake>,
+    /// The other lakes that the workflow reads, by profile.
+    pub lakes: Lakes,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the steps must stop.
@@ -91,6 +96,7 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         entered_at: setting.clock.now(),
         now: setting.now,
         turn: setting.turn,
+        elsewhere: Arc::new(elsewhere(workflow, &setting.lakes)?),
         lake: setting.lake,
         tables: Arc::new(workflow.tables.clone()),
         params: Arc::new(variables.params.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()),
@@ -101,6 +107,24 @@ pub fn shared_context(registry: &Registry, workflow: &Workflow, variables: &Vari
         progress: setting.progress,
         calls: Arc::new(()),
     })
+}
+
+/// The other lakes that a workflow reads, each with its tables.
+///
+/// # Errors
+/// `invalid` if one of them is not there.
+fn elsewhere(workflow: &Workflow, lakes: &Lakes) -> Result<BTreeMap<String, Elsewhere>> {
+    let one = |(profile, tables): (&String, &BTreeMap<String, Table>)| {
+        let lake = lakes.get(profile).ok_or_else(|| not_opened(profile))?;
+        Ok((profile.clone(), Elsewhere::new(lake.clone(), tables.clone())))
+    };
+    workflow.elsewhere.iter().map(one).collect()
+}
+
+fn not_opened(profile: &str) -> Error {
+    Error::invalid(format!(
+        "the workflow reads tables of the lake of profile `{profile}`, which was not opened; the workflow that is run must have that profile"
+    ))
 }
 
 impl Preparer<'_> {
@@ -122,6 +146,7 @@ impl Preparer<'_> {
             attempt: attempt.attempt,
             entered_at: attempt.entered_at,
             lake: lake::on_behalf_of(&self.shared.lake, &caller),
+            elsewhere: Elsewhere::on_behalf_of(&self.shared.elsewhere, &caller),
             cancel: attempt.cancel,
             progress: attempt.progress,
             ..self.shared.clone()
@@ -318,10 +343,11 @@ fn sources(
 ///
 /// # Errors
 /// The first problem found.
-pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
+pub async fn preflight(registry: &Registry, lake: &dyn Lake, lakes: &Lakes, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
     lake.check_writable().await?;
     tables_there(lake, workflow, &uses).await?;
+    tables_elsewhere(registry, lakes, workflow, variables).await?;
     files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
 }
@@ -330,9 +356,10 @@ pub async fn preflight(registry: &Registry, lake: &dyn Lake, workflow: &Workflow
 ///
 /// # Errors
 /// The first problem found.
-pub async fn can_begin(registry: &Registry, lake: &dyn Lake, workflow: &Workflow, variables: &Variables) -> Result<()> {
+pub async fn can_begin(registry: &Registry, lake: &dyn Lake, lakes: &Lakes, workflow: &Workflow, variables: &Variables) -> Result<()> {
     let uses = plugins_ready(registry, workflow, variables).await?;
     tables_there(lake, workflow, &uses).await?;
+    tables_elsewhere(registry, lakes, workflow, variables).await?;
     files_in_order(lake, &uses).await?;
     overlays_apart(lake, workflow, variables).await
 }
@@ -443,6 +470,8 @@ pub fn unfit(registry: &Registry, workflow: &Workflow, variables: &Variables) ->
 pub struct KnownQuery<'a> {
     /// What has it: `step` or `source`, and its name.
     pub of: (&'static str, &'a str),
+    /// The profile of the lake that answers it, if that is another one than the workflow's.
+    pub lake: Option<String>,
     /// The text.
     pub sql: String,
     /// The values that it may name; those that are only known in a run have one of their kind.
@@ -471,9 +500,24 @@ pub fn queries<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Vari
     for (name, used) in &workflow.sources {
         let made = used.with.resolve(variables).and_then(|config| registry.make(PluginKind::Source, &used.plugin, &config));
         let Ok(Plugin::Source(source)) = made else { continue };
-        queries.extend(source.query().map(|query| known_query(workflow, variables, ("source", name), &query, None)));
+        let table = asked_for(workflow, name, variables);
+        queries.extend(source.query().map(|query| known_query(workflow, variables, ("source", name), &query, table)));
     }
     (queries, written)
+}
+
+/// A table for which steps ask a source, if all for which they do have the same key, as far as that is known before the first step.
+fn asked_for<'a>(workflow: &'a Workflow, source: &str, variables: &Variables) -> Option<&'a Table> {
+    let mut tables: Vec<&Table> = Vec::new();
+    for (step, (_, _, with)) in plugins(workflow) {
+        if with.text_of("source") != Some(source) {
+            continue;
+        }
+        let own = with.text_of("table").and_then(|name| workflow.tables.get(name));
+        tables.push(own.or_else(|| works_on(workflow, step, variables))?);
+    }
+    let (first, others) = tables.split_first()?;
+    others.iter().all(|other| other.key == first.key).then_some(*first)
 }
 
 fn known_query<'a>(
@@ -499,7 +543,7 @@ fn known_query<'a>(
         Some(Arc::new(Schema::new(fields)))
     };
     let relations = query.relations.iter().map(|name| ((*name).to_owned(), columns(name))).collect();
-    KnownQuery { of, sql: query.sql.to_owned(), values, relations }
+    KnownQuery { of, lake: query.lake.map(str::to_owned), sql: query.sql.to_owned(), values, relations }
 }
 
 /// Checks that the plug-ins can be created, and returns what they use.
@@ -521,6 +565,22 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
         }
     }
     Ok(Uses { written, by_files, named })
+}
+
+/// Checks that the tables are there that queries of sources name in other lakes.
+async fn tables_elsewhere(registry: &Registry, lakes: &Lakes, workflow: &Workflow, variables: &Variables) -> Result<()> {
+    if workflow.elsewhere.is_empty() {
+        return Ok(());
+    }
+    let (queries, _) = queries(registry, workflow, variables);
+    for (profile, tables) in elsewhere(workflow, lakes)? {
+        let texts: Vec<String> =
+            queries.iter().filter(|query| query.lake.as_deref() == Some(&profile)).map(|query| query.sql.to_lowercase()).collect();
+        for table in tables.tables.values().filter(|table| texts.iter().any(|text| text.contains(&table.name.to_lowercase()))) {
+            tables.lake().describe(table).await.map_err(|error| error.on("lake", &profile))?;
+        }
+    }
+    Ok(())
 }
 
 async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses<'_>) -> Result<()> {

@@ -328,6 +328,9 @@ pub struct Counts {
     /// Of the defective slots, how many cells are wrong where the rest of the row is right.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cells: u64,
+    /// Slots whose rows a rule could not judge, because what it compares them with is incomplete.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unjudged: u64,
     /// Runs of consecutive slots that are missing, or that have another kind of defect.
     pub gaps: u64,
     /// Rows of the table beyond one per slot.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::Lake;
+use crate::lake::{self, Caller, Lake, ReadLake};
 use crate::model::{Calendar, Table, Usage};
 use crate::plugin::Source;
 use crate::yaml::close_name;
@@ -246,6 +246,8 @@ pub struct StepContext {
     pub turn: u64,
     /// The lake.
     pub lake: Arc<dyn Lake>,
+    /// The other lakes that the workflow reads, by profile.
+    pub elsewhere: Arc<BTreeMap<String, Elsewhere>>,
     /// The workflow's tables, by name.
     pub tables: Arc<BTreeMap<String, Table>>,
     /// The parameters of the run, by name.
@@ -262,6 +264,37 @@ pub struct StepContext {
     pub progress: Arc<dyn Progress>,
     /// Counts what a plug-in calls by itself.
     pub calls: Arc<dyn Calls>,
+}
+
+/// Another lake than the one that a workflow works on, with the tables of it that a query may name. It is only read.
+#[derive(Clone)]
+pub struct Elsewhere {
+    whole: Arc<dyn Lake>,
+    /// Its tables, by name.
+    pub tables: Arc<BTreeMap<String, Table>>,
+}
+
+impl Elsewhere {
+    /// A lake, and tables of it.
+    pub fn new(lake: Arc<dyn Lake>, tables: BTreeMap<String, Table>) -> Self {
+        Self { whole: lake, tables: Arc::new(tables) }
+    }
+
+    /// The lake, to read it.
+    pub fn lake(&self) -> Arc<dyn ReadLake> {
+        self.whole.clone()
+    }
+
+    /// The same lakes, used on behalf of one attempt of a step.
+    pub(crate) fn on_behalf_of(all: &Arc<BTreeMap<String, Self>>, caller: &Caller) -> Arc<BTreeMap<String, Self>> {
+        if all.is_empty() {
+            return all.clone();
+        }
+        let one = |(profile, of): (&String, &Self)| {
+            (profile.clone(), Self { whole: lake::on_behalf_of(&of.whole, caller), tables: of.tables.clone() })
+        };
+        Arc::new(all.iter().map(one).collect())
+    }
 }
 
 impl StepContext {
@@ -329,6 +362,18 @@ impl StepContext {
         self.tables
             .get(name)
             .ok_or_else(|| Error::invalid(format!("no table `{name}` under `tables`{}", close_name(name, self.tables.keys()))))
+    }
+
+    /// Another lake that the workflow reads.
+    ///
+    /// # Errors
+    /// `invalid` if no table of the workflow is in a lake of that name.
+    pub fn elsewhere(&self, profile: &str) -> Result<&Elsewhere> {
+        self.elsewhere.get(profile).ok_or_else(|| {
+            Error::invalid(format!(
+                "no table is in a lake `{profile}`; say of each table that a query reads there that it is, by `lake: {profile}` under `tables`"
+            ))
+        })
     }
 
     /// A source of the workflow.

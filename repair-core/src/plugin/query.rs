@@ -10,6 +10,8 @@ use serde_json::Value;
 pub struct UserQuery<'a> {
     /// The text.
     pub sql: &'a str,
+    /// The profile of the lake that answers it, if that is another one than the workflow's.
+    pub lake: Option<&'a str>,
     /// The values that it may name beside those that every step has: `:now` and the parameters of the run.
     pub values: &'a BTreeMap<String, Value>,
     /// Whether it may name `:from` and `:to`.

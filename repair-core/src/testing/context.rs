@@ -26,6 +26,7 @@ pub fn context(lake: Arc<dyn Lake>, tables: impl IntoIterator<Item = Table>, clo
         now: clock.now(),
         turn: 0,
         lake,
+        elsewhere: Arc::new(BTreeMap::new()),
         tables: Arc::new(tables.into_iter().map(|table| (table.name.clone(), table)).collect()),
         sources: Arc::new(BTreeMap::new()),
         params: Arc::new(BTreeMap::new()),

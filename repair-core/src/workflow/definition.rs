@@ -73,6 +73,8 @@ pub struct Workflow {
     pub prices: Option<Arc<PriceBook>>,
     /// The tables, by name.
     pub tables: BTreeMap<String, Table>,
+    /// The tables in other lakes: by the profile that says where such a lake is, then by name. Only queries of sources see them.
+    pub elsewhere: BTreeMap<String, BTreeMap<String, Table>>,
     /// The sources, by name.
     pub sources: BTreeMap<String, SourceUse>,
     /// The calendars, by name. Those of the registry can be used, too.

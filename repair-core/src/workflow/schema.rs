@@ -355,6 +355,11 @@ fn table() -> Value {
                 "description": "With `rows: unique`: how far apart the versions of a row may lie in time, both ways; 30d by default",
                 "$ref": "#/$defs/duration"
             },
+            "lake": {
+                "description": "The profile that says in which other lake the table is; only queries of sources with the same `lake` see it",
+                "$ref": "#/$defs/name"
+            },
+            "name": { "description": "Of a table in another lake: what it is called there and in queries, if not as here", "$ref": "#/$defs/name" },
             "settles_after": {
                 "description": "How long after its end a slot may still be without its row; younger slots are not expected yet",
                 "$ref": "#/$defs/duration"

@@ -20,8 +20,8 @@ use super::generate::{HOUR_US, MINUTE_US, Session};
 const BATCH_ROWS: usize = 65_536;
 
 /// The files of a lake with a file a session.
-fn files(root: &Path, sessions: &[Session]) -> Vec<PathBuf> {
-    sessions.iter().map(|session| root.join(format!("bars/date={}/bars.parquet", session.date))).collect()
+fn files(root: &Path, sessions: &[Session], format: &str) -> Vec<PathBuf> {
+    sessions.iter().map(|session| root.join(format!("bars/date={}/bars.{format}", session.date))).collect()
 }
 
 /// Does something with each file, on all processors, and hands over what comes of it, in any order.
@@ -42,26 +42,6 @@ fn each_file<T: Send>(files: &[PathBuf], work: &(dyn Fn(usize, &Path) -> T + Syn
         drop(sender);
         receiver.into_iter().for_each(&mut each);
     });
-}
-
-/// Reads each record of files of CSV, and looks at no field; returns how many records there are, and how many bytes of fields.
-pub(super) fn csv(root: &Path, sessions: &[Session]) -> (u64, u64) {
-    let files: Vec<PathBuf> = sessions.iter().map(|session| root.join(format!("bars/date={}/bars.csv", session.date))).collect();
-    let read = |_: usize, path: &Path| {
-        let mut reader = csv::ReaderBuilder::new().buffer_capacity(1 << 20).from_path(path).unwrap();
-        let (mut rows, mut bytes, mut record) = (0, 0, csv::ByteRecord::new());
-        while reader.read_byte_record(&mut record).unwrap() {
-            rows += 1;
-            bytes += record.as_slice().len() as u64;
-        }
-        (rows, bytes)
-    };
-    let (mut rows, mut bytes) = (0, 0);
-    each_file(&files, &read, |found: (u64, u64)| {
-        rows += found.0;
-        bytes += found.1;
-    });
-    (rows, bytes)
 }
 
 /// Lists the files below a folder, and asks for the size and time of each; returns how many there are. If `is_read`, each is opened and read.
@@ -87,54 +67,94 @@ struct Found {
     session: usize,
 }
 
+/// A bit for each minute of a session and symbol, as a byte.
+struct Minutes<'a> {
+    session: &'a Session,
+    numbers: HashMap<Vec<u8>, usize>,
+    names: Vec<String>,
+    bits: Vec<u8>,
+}
+
+impl<'a> Minutes<'a> {
+    fn of(session: &'a Session) -> Self {
+        Self { session, numbers: HashMap::new(), names: Vec::new(), bits: Vec::new() }
+    }
+
+    fn number(&mut self, name: &[u8]) -> usize {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        self.numbers.insert(name.to_owned(), self.names.len());
+        self.names.push(String::from_utf8(name.to_owned()).unwrap());
+        self.bits.resize(self.names.len() * self.session.minutes, 0);
+        self.names.len() - 1
+    }
+
+    fn gaps(self, session: usize) -> Found {
+        let (minutes, mut gaps) = (self.session.minutes, Vec::new());
+        let at = |minute: usize| self.session.open_us + i64::try_from(minute).unwrap() * MINUTE_US;
+        for number in 0..self.names.len() {
+            let row = &self.bits[number * minutes..(number + 1) * minutes];
+            let mut minute = 0;
+            while minute < minutes {
+                let first = minute;
+                while minute < minutes && row[minute] == 0 {
+                    minute += 1;
+                }
+                if minute > first {
+                    gaps.push((number, at(first), at(minute)));
+                }
+                minute += 1;
+            }
+        }
+        Found { names: self.names, gaps, session }
+    }
+}
+
 /// Decodes key and time of the file of a session, and finds its gaps.
-fn limit_of(path: &Path, session: usize, open_us: i64, minutes: usize) -> Found {
+fn limit_of(path: &Path, number: usize, session: &Session) -> Found {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().with_batch_size(BATCH_ROWS);
     let mask = ProjectionMask::columns(reader.parquet_schema(), ["symbol", "ts"]);
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    let (mut names, mut bits): (Vec<String>, Vec<u8>) = Default::default();
+    let mut found = Minutes::of(session);
     for batch in reader.with_projection(mask).build().unwrap() {
         let batch = batch.unwrap();
         let keys = batch.column(0).as_dictionary::<Int32Type>();
         let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-        let number = |name: Option<&str>| {
-            let name = name.unwrap();
-            *numbers.entry(name.to_owned()).or_insert_with(|| {
-                names.push(name.to_owned());
-                names.len() - 1
-            })
-        };
-        let number_of: Vec<usize> = keys.values().as_string::<i32>().iter().map(number).collect();
-        bits.resize(names.len() * minutes, 0);
+        let number_of: Vec<usize> = keys.values().as_string::<i32>().iter().map(|name| found.number(name.unwrap().as_bytes())).collect();
         for (code, time_us) in keys.keys().values().iter().zip(times.values()) {
-            let minute = usize::try_from((time_us - open_us) / MINUTE_US).unwrap();
-            if minute < minutes {
-                bits[number_of[usize::try_from(*code).unwrap()] * minutes + minute] = 1;
+            let minute = usize::try_from((time_us - session.open_us) / MINUTE_US).unwrap();
+            if minute < session.minutes {
+                found.bits[number_of[usize::try_from(*code).unwrap()] * session.minutes + minute] = 1;
             }
         }
     }
-    let mut gaps = Vec::new();
-    let at = |minute: usize| open_us + i64::try_from(minute).unwrap() * MINUTE_US;
-    for number in 0..names.len() {
-        let row = &bits[number * minutes..(number + 1) * minutes];
-        let mut minute = 0;
-        while minute < minutes {
-            let first = minute;
-            while minute < minutes && row[minute] == 0 {
-                minute += 1;
-            }
-            if minute > first {
-                gaps.push((number, at(first), at(minute)));
-            }
-            minute += 1;
+    found.gaps(number)
+}
+
+/// The same of a file of CSV, of which the form of the time and its day are known.
+fn limit_of_csv(path: &Path, number: usize, session: &Session) -> Found {
+    let mut reader = csv::ReaderBuilder::new().buffer_capacity(1 << 20).from_path(path).unwrap();
+    let open = usize::try_from(session.open_us.div_euclid(MINUTE_US).rem_euclid(1_440)).unwrap();
+    let (mut found, mut record) = (Minutes::of(session), csv::ByteRecord::new());
+    let (mut last, mut first) = (Vec::new(), 0);
+    while reader.read_byte_record(&mut record).unwrap() {
+        if record[0] != last[..] {
+            last.clear();
+            last.extend_from_slice(&record[0]);
+            first = found.number(&last) * session.minutes;
+        }
+        let time = &record[1];
+        let two = |at: usize| usize::from(time[at] - b'0') * 10 + usize::from(time[at + 1] - b'0');
+        if let Some(minute) = (two(11) * 60 + two(14)).checked_sub(open).filter(|minute| *minute < session.minutes) {
+            found.bits[first + minute] = 1;
         }
     }
-    Found { names, gaps, session }
+    found.gaps(number)
 }
 
 /// The limit: no checks, no journal, and a lake of which everything is known.
-pub(super) fn gaps(root: &Path, sessions: &[Session]) -> (u64, u64) {
-    let files = files(root, sessions);
+pub(super) fn gaps(root: &Path, sessions: &[Session], format: &str) -> (u64, u64) {
+    let files = files(root, sessions, format);
     let out = tempfile::NamedTempFile::new_in(root).unwrap();
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let fields =
@@ -152,7 +172,7 @@ pub(super) fn gaps(root: &Path, sessions: &[Session]) -> (u64, u64) {
         writer.write(&RecordBatch::try_new(schema.clone(), vec![names, Arc::new(start), Arc::new(end)]).unwrap()).unwrap();
     };
     let mut seen: HashMap<String, Vec<bool>> = HashMap::new();
-    let find = |at: usize, path: &Path| limit_of(path, at, sessions[at].open_us, sessions[at].minutes);
+    let find = |at: usize, path: &Path| if format == "csv" { limit_of_csv } else { limit_of }(path, at, &sessions[at]);
     each_file(&files, &find, |found| {
         emit(&found.names, &found.gaps);
         for name in found.names {
@@ -228,7 +248,7 @@ fn hours_of(path: &Path, session: &Session) -> (Vec<String>, Vec<Bar>, i64) {
 
 /// The limit for hourly bars: rows are in order, and nothing is repaired.
 pub(super) fn hourly(root: &Path, sessions: &[Session]) -> (u64, u64) {
-    let files = files(root, sessions);
+    let files = files(root, sessions, "parquet");
     let out = tempfile::NamedTempFile::new_in(root).unwrap();
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
     let mut writer: Option<ArrowWriter<&File>> = None;

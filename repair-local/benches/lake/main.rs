@@ -12,7 +12,7 @@
 //! | `hourly` | `gaps`, then `stocks.hourly-bars` of all that was found | decodes seven columns, folds them by key and hour, writes one file; finds no gaps |
 //! | `backfill` | `gaps`, `stocks.backfill` from an archive of all rows, a look again, hourly bars | none; `scripts/guard` takes that of `hourly` |
 //! | `again` | `gaps`, after a run has found the same | lists the files with size and time |
-//! | `csv` | `gaps`, of files of CSV | reads each record with the `csv` crate, looks at no field |
+//! | `csv` | `gaps`, of files of CSV | the same, with the `csv` crate; it knows the form of the time |
 //! | `files` | `gaps`, `backfill` and a look again, of hourly rows in a file for each key and day | lists, opens and reads the files |
 //!
 //! `SYMBOLS` and `DAYS` say how many there are (500 and 252; 100 and 60 of `backfill`, 500 and 57 of `csv`, 1,430 and 70 of `files`), `ROUNDS` how often
@@ -95,11 +95,10 @@ impl Setup {
         let of_peers = std::env::var_os("PEERS").is_some() && self.layout == "day";
         let peers = |names: &[&'static str], found| names.iter().filter(|_| of_peers).map(|name| (*name, found)).collect::<Vec<_>>();
         let mut all = match self.task.as_str() {
-            "gaps" => vec![("repair", gaps), ("limit", gaps)],
+            "gaps" | "csv" => vec![("repair", gaps), ("limit", gaps)],
             "hourly" => vec![("repair", Some((truth.rows, hours))), ("limit", Some((truth.rows, hours)))],
             "backfill" => vec![("repair", Some((truth.missing, hours)))],
             "again" => vec![("repair", gaps), ("limit", None)],
-            "csv" => vec![("repair", gaps), ("limit", None)],
             _ => vec![("repair", Some((truth.missing, 0))), ("limit", None)],
         };
         if self.layout != "day" {
@@ -122,9 +121,9 @@ impl Setup {
         }
         let bars = Bars { sessions: &self.sessions, symbols: self.symbols, layout: &self.layout };
         match (self.task.as_str(), who) {
-            ("gaps", "limit") => limit::gaps(root, &self.sessions),
+            ("gaps", "limit") => limit::gaps(root, &self.sessions, "parquet"),
             ("hourly" | "backfill", "limit") => limit::hourly(root, &self.sessions),
-            ("csv", "limit") => limit::csv(root, &self.sessions),
+            ("csv", "limit") => limit::gaps(root, &self.sessions, "csv"),
             ("again", "limit") => limit::listing(&root.join("bars"), false),
             (_, "limit") => limit::listing(&root.join("bars"), true),
             ("hourly", _) => ours::hourly(root, &bars),

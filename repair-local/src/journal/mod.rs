@@ -21,7 +21,8 @@ use repair_core::engine::{Event, Fold, Journal, ListedRun, Recorded, RunHead, Si
 use repair_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::files::{self, blocking};
+use crate::files;
+use crate::threads::blocking;
 use brief::Brief;
 use writer::Writer;
 

@@ -19,12 +19,13 @@ use self::count::{Counts, Totals};
 pub(crate) use self::count::{Ids, KeyColumn, ids};
 use self::counter::{Counter, Counting, Groups, Piece, still_known};
 use self::known::{Keeping, Known};
-use crate::files::{self, DataFile};
+use crate::files::DataFile;
 use crate::lake::Inner;
 use crate::overlay::{self, LiveSlots};
 use crate::place::{self, Place};
 use crate::read::{self, parquet};
 use crate::scan;
+use crate::threads;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape;
 
@@ -85,7 +86,7 @@ pub(crate) fn in_pieces(
         let size = Counts::new(grid, known, keys.len())?;
         let new = || Counter::new(counting, size.like());
         let work = work(table, &files, now, &bounds, keeping.as_ref())?;
-        let counters = files::fold_parallel(&work, new, |counter, piece| read::guarded(&piece.file, || counter.read(piece)))?;
+        let counters = threads::fold_parallel(&work, new, |counter, piece| read::guarded(&piece.file, || counter.read(piece)))?;
         drop(work);
         let mut counts = size;
         for (number, counter) in counters.into_iter().enumerate() {
@@ -184,7 +185,7 @@ fn to_read(
         None => vec![None; unknown.len()],
     };
     let unknown: Vec<((usize, &DataFile), Option<Known>)> = unknown.into_iter().zip(kept).collect();
-    let parts = files::map_parallel(&unknown, |((_, file), kept)| match kept {
+    let parts = threads::map_parallel(&unknown, |((_, file), kept)| match kept {
         Some(known) => Ok(known.layout.groups_within(bounds)),
         None => read::guarded(file, || parts(table, file, bounds)),
     })?;
@@ -254,10 +255,10 @@ fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBoun
     }
     let total: u64 = to_open.iter().map(|(next, _)| next.bytes).sum();
     // The number of footers in memory is then at most twice that of the threads, however many files there are.
-    let large = total / (2 * files::workers() as u64);
+    let large = total / (2 * threads::workers() as u64);
     for (next, file) in to_open {
         let piece = |groups: Groups| Piece { file: file.clone(), groups, record: record(next, file) };
-        if !is_direct(table) || files::workers() == 1 || next.bytes <= large {
+        if !is_direct(table) || threads::workers() == 1 || next.bytes <= large {
             pieces.push(piece(Groups::of(next.groups.clone())));
             continue;
         }

@@ -25,11 +25,11 @@ use repair_core::{Error, Result};
 use self::piece::Piece;
 use self::repairs::Repairs;
 use self::sums::{Inputs, Sums};
-use crate::files;
 use crate::lake::Inner;
 use crate::place;
 use crate::read::Tally;
 use crate::scan::{self, Scan};
+use crate::threads;
 
 /// How many cells are in memory at a time, at about 60 bytes each if all have rows. Debug builds use so few that tests have several pieces.
 const MOST_CELLS: u64 = if cfg!(debug_assertions) { 256 } else { 1 << 19 };
@@ -81,7 +81,7 @@ impl Done<'_> {
         let absent = absent_by_cell(&piece, &repairs.absent);
         let inputs = Inputs { scan, piece: &piece, repairs: &repairs, absent: &absent };
         let files = place::prune(scan.files.clone(), &piece.bounds);
-        let mut states = files::fold_parallel(&files, || Sums::new(inputs), |sums, file| sums.read(file))?;
+        let mut states = threads::fold_parallel(&files, || Sums::new(inputs), |sums, file| sums.read(file))?;
         let (mut tally, mut is_unsure) = (Tally::default(), false);
         for state in &mut states {
             tally.merge(std::mem::take(&mut state.tally));

@@ -496,9 +496,8 @@ fn a_root_that_is_not_there_is_named_whole() {
     assert_eq!(LocalLake::open(&missing).unwrap_err().kind(), ErrorKind::Invalid);
 }
 
-#[cfg(not(feature = "sql"))]
 #[tokio::test]
-async fn without_its_feature_sql_says_so() {
+async fn a_lake_without_an_engine_for_sql_says_so() {
     let error = World::new().lake.query(&repair_core::lake::Query::new(&[bars()], "SELECT 1")).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(matches!(error.remedy(), Some(repair_core::Hint::Feature { name: "sql" })), "{error}");

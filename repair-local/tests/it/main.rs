@@ -12,7 +12,6 @@ mod owners;
 mod presence;
 mod real_data;
 mod rollup;
-mod sql;
 mod tables;
 mod torn;
 mod unique;

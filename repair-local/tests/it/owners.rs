@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::*;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
-use repair_core::lake::{Layer, Overlay, ReadLake, overlay};
+use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::{Layer, Overlay, ReadLake};
 use repair_core::model::{SlotRange, Table};
 use repair_core::{Error, ErrorKind};
 use repair_local::{LocalLake, SqliteJournal};
@@ -80,14 +81,8 @@ async fn refusals(lake: &LocalLake, table: &Table) -> Vec<Error> {
     let free = if table.location == "bars" { named("free", "deep/free") } else { free };
     lake.stage(&scope(&free, "other"), &request("unit", &fix)).await.unwrap();
     errors.push(lake.publish(&of_table, 0, &["unit".to_owned()]).await.map(|_| ()).unwrap_err());
-    if cfg!(feature = "sql") {
-        let sql = format!("SELECT * FROM {}", overlay::repaired_view(&table.name));
-        let asked = match lake.query(&repair_core::lake::Query::new(std::slice::from_ref(table), &sql)).await {
-            Ok(stream) => collect(stream).await.map(|_| ()),
-            Err(error) => Err(error),
-        };
-        errors.push(asked.unwrap_err());
-    }
+    // This is what users' SQL reads.
+    errors.push(lake.rows_of(table, Layer::Repaired, TimeBounds::ALL, Vec::new()).await.map(|_| ()).unwrap_err());
     errors
 }
 

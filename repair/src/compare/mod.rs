@@ -35,6 +35,7 @@ pub use crate::compare::score::{ColumnErrors, CostLimit, PartLoss};
 use crate::compare::score::{Contender, Numbers};
 use crate::compare::strategy::Entrant;
 use crate::compare::trial::{Arena, Truth};
+use repair_core::engine::prepare::Lakes;
 use repair_core::engine::{JsonFormat, new_run_id};
 use repair_core::lake::overlay::fingerprint::of_nulls;
 use repair_core::lake::overlay::live::LiveRepairs;
@@ -78,6 +79,8 @@ pub struct CompareSetting<'a> {
     pub registry: &'a Registry,
     /// The lake; nothing is written to it.
     pub lake: Arc<dyn Lake>,
+    /// The other lakes that the workflow reads, by profile.
+    pub lakes: Lakes,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the comparison is to stop.
@@ -90,19 +93,17 @@ pub struct CompareSetting<'a> {
 /// `invalid` or `not-found` if the options do not fit the workflow or the table; those of the lake and the detector, as of a run. What goes
 /// wrong with one strategy is in its report.
 pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &CompareOptions) -> Result<CompareReport> {
-    let CompareSetting { workflow, params, now, registry, lake, clock, cancel } = setting;
+    let CompareSetting { workflow, params, now, registry, lake, lakes, clock, cancel } = setting;
     let began = clock.now();
     let now = now.unwrap_or(began);
     let variables = strategy::variables(workflow, params, began, now)?;
     let detect = strategy::detect_step(workflow, options.of.as_deref())?;
     let entrants = strategy::entrants(workflow, registry, &detect.name, &options.strategies, &variables)?;
-    if !lake.hides_rows() {
-        strategy::refuse_sql(workflow, registry, &entrants, &variables)?;
-    }
+    strategy::refuse_sql((workflow, registry), (lake.as_ref(), &lakes), &entrants, &variables)?;
     let aggregates = strategy::aggregates(workflow, &detect.name);
     let computed = aggregates.iter().filter_map(|step| into(workflow, step, &variables)).collect();
     let run = format!("compare-{}", new_run_id()).into();
-    let arena = Arena { workflow, registry, lake, clock, variables, run, began, now, aggregates, computed, cancel };
+    let arena = Arena { workflow, registry, lake, lakes, clock, variables, run, began, now, aggregates, computed, cancel };
 
     let looked = look(&arena, detect).await?;
     let Hiding { decisive, truth, there, not_compared, pattern, unlike } = hide(&arena, &looked, share, options).await?;

@@ -69,6 +69,7 @@ impl CompareRequest<'_> {
             now: repair.now,
             registry: &around.registry,
             lake: repair.opened.clone(),
+            lakes: repair.lakes.clone(),
             clock: around.clock.clone(),
             cancel: around.stop.clone(),
         };

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use repair_core::engine::prepare::Terms;
-use repair_core::plugin::{PluginKind, Registry, Repairer, Source};
+use repair_core::engine::prepare::{Lakes, Terms};
+use repair_core::lake::Lake;
+use repair_core::model::Table;
+use repair_core::plugin::{PluginKind, Registry, Repairer, Source, UserQuery};
 use repair_core::price::Budget;
 use repair_core::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow};
 use repair_core::yaml::closest;
@@ -148,17 +150,28 @@ pub(super) fn entrants(
 ///
 /// # Errors
 /// `invalid` with the strategies that run SQL, themselves or by their source, and those that do not.
-pub(super) fn refuse_sql(workflow: &Workflow, registry: &Registry, entrants: &[Entrant], variables: &Variables) -> Result<()> {
+pub(super) fn refuse_sql(
+    (workflow, registry): (&Workflow, &Registry),
+    (lake, lakes): (&dyn Lake, &Lakes),
+    entrants: &[Entrant],
+    variables: &Variables,
+) -> Result<()> {
     // What cannot be made is reported where it is tried.
+    let sees_all = |query: UserQuery<'_>| match query.lake {
+        None => !lake.hides_rows(),
+        Some(profile) => {
+            lakes.get(profile).is_some_and(|other| has_tables_of(other.as_ref(), workflow.elsewhere.get(profile), (lake, workflow)))
+        }
+    };
     let of_source = |part: &Candidate| {
         let used = workflow.sources.get(part.source()?)?;
         let source = registry.make(PluginKind::Source, &used.plugin, &used.with.resolve(variables).ok()?).ok()?;
         let source: Arc<dyn Source> = source.try_into().ok()?;
-        source.query().map(|_| ())
+        source.query().filter(|query| sees_all(*query)).map(|_| ())
     };
     let own = |part: &Candidate| {
         let repairer: Arc<dyn Repairer> = registry.make(PluginKind::Repairer, &part.plugin, &part.with).ok()?.try_into().ok()?;
-        repairer.query().map(|_| ())
+        repairer.query().filter(|query| sees_all(*query)).map(|_| ())
     };
     let runs_sql = |entrant: &&Entrant| entrant.parts.iter().any(|part| own(part).or_else(|| of_source(part)).is_some());
     let (with, without): (Vec<&Entrant>, Vec<&Entrant>) = entrants.iter().partition(runs_sql);
@@ -172,6 +185,18 @@ pub(super) fn refuse_sql(workflow: &Workflow, registry: &Registry, entrants: &[E
          nobody can keep them from a query;{others} or compare on a lake in a folder that holds a copy of the tables",
         names(&with)
     )))
+}
+
+/// Whether a query in another lake may see rows that are hidden in this one: if both are read by an engine, which knows tables by more names, or if a table
+/// of the other lake is one of this.
+fn has_tables_of(other: &dyn Lake, tables: Option<&BTreeMap<String, Table>>, (lake, workflow): (&dyn Lake, &Workflow)) -> bool {
+    if other.is_queried() && lake.is_queried() {
+        return true;
+    }
+    let own: Vec<String> = workflow.tables.values().map(|table| lake.place(table)).collect();
+    let is_within = |one: &str, of: &str| one.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let places = tables.into_iter().flat_map(BTreeMap::values).map(|table| other.place(table));
+    places.into_iter().any(|place| own.iter().any(|own| is_within(own, &place) || is_within(&place, own)))
 }
 
 /// The strategies of each step that has several.

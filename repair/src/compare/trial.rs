@@ -18,7 +18,7 @@ use crate::compare::score;
 use crate::compare::score::Numbers;
 use crate::compare::strategy;
 use crate::compare::strategy::{Candidate, Entrant};
-use repair_core::engine::prepare::{self, Attempt, PUBLISH_UNITS, Prepared, Preparer, Setting, UnitWork};
+use repair_core::engine::prepare::{self, Attempt, Lakes, PUBLISH_UNITS, Prepared, Preparer, Setting, UnitWork};
 use repair_core::engine::retry;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, rollup};
@@ -35,6 +35,7 @@ pub(super) struct Arena<'a> {
     pub(super) workflow: &'a Workflow,
     pub(super) registry: &'a Registry,
     pub(super) lake: Arc<dyn Lake>,
+    pub(super) lakes: Lakes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) variables: Variables,
     pub(super) run: Arc<str>,
@@ -145,6 +146,7 @@ impl Arena<'_> {
             now: self.now,
             turn: 0,
             lake: Arc::new(lake.clone()),
+            lakes: self.lakes.clone(),
             clock: self.clock.clone(),
             cancel: self.cancel.clone(),
             progress: Arc::new(()),

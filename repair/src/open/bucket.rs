@@ -111,12 +111,23 @@ mod with_aws {
                     return Err(Error::invalid(message).hint(Hint::Profile { known: Vec::new() }));
                 }
             };
-            let connection = Self { location: self.location.clone(), config: Some(config.clone()) }.connect().await?;
+            Self::open(config, false).await
+        }
+
+        /// The lake of a profile, in which nothing is written.
+        pub(crate) async fn lake_to_read(&self) -> Result<Arc<dyn Lake>> {
+            let config = self.config.clone().ok_or_else(|| Error::internal("a lake to read has a profile"))?;
+            Self::open(config, true).await
+        }
+
+        async fn open(config: Config, only_read: bool) -> Result<Arc<dyn Lake>> {
+            let connection = Self { location: config.location.clone(), config: Some(config.clone()) }.connect().await?;
             let mut options = AwsOptions::new(config.location, config.database, config.workgroup);
             options.create_workgroups = config.create_workgroups;
             options.results = config.results;
             options.bytes_limit = config.bytes_limit;
             options.catalog = config.catalog.unwrap_or(options.catalog);
+            options.only_read = only_read;
             Ok(Arc::new(AwsLake::open(&connection, options)?))
         }
 
@@ -189,6 +200,11 @@ mod without_aws {
 
         /// The lake itself.
         pub(crate) async fn lake(&self, _: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+            match self.0 {}
+        }
+
+        /// The lake of a profile, in which nothing is written.
+        pub(crate) async fn lake_to_read(&self) -> Result<Arc<dyn Lake>> {
             match self.0 {}
         }
 

@@ -30,7 +30,7 @@ mod with_local {
     use super::*;
 
     fn open(path: &Path, profile: Option<&str>) -> Result<LocalLake> {
-        LocalLake::open(path).map_err(|error| {
+        let lake = LocalLake::open(path).map_err(|error| {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             let hint = Hint::MissingLake { profile: profile.map(str::to_owned) };
             match error.kind() {
@@ -40,12 +40,20 @@ mod with_local {
                 ErrorKind::Invalid => Error::invalid(format!("{} is a file, but a lake is a folder", path.display())).hint(Hint::OtherLake),
                 _ => error,
             }
-        })
+        })?;
+        #[cfg(feature = "sql")]
+        let lake = lake.with_query_engine(Arc::new(repair_sql::DataFusion));
+        Ok(lake)
     }
 
     /// The lake of a folder.
     pub(in crate::open) fn lake(path: &Path, profile: Option<&str>) -> Result<Arc<dyn Lake>> {
         Ok(Arc::new(open(path, profile)?))
+    }
+
+    /// The lake of a folder, in which nothing is written.
+    pub(in crate::open) fn lake_to_read(path: &Path, profile: Option<&str>) -> Result<Arc<dyn Lake>> {
+        Ok(Arc::new(open(path, profile)?.only_read()))
     }
 
     /// Where a lake's journal is.
@@ -81,7 +89,7 @@ mod with_local {
 }
 
 #[cfg(feature = "local")]
-pub(super) use with_local::{journal_to_read, journal_to_write, lake};
+pub(super) use with_local::{journal_to_read, journal_to_write, lake, lake_to_read};
 
 #[cfg(not(feature = "local"))]
 mod without_local {
@@ -98,6 +106,10 @@ mod without_local {
         Err(missing(path))
     }
 
+    pub(in crate::open) fn lake_to_read(path: &Path, _: Option<&str>) -> Result<Arc<dyn Lake>> {
+        Err(missing(path))
+    }
+
     pub(in crate::open) fn journal_to_read(path: &Path, _: Option<&str>) -> Result<Arc<dyn Journal>> {
         Err(missing(path))
     }
@@ -108,4 +120,4 @@ mod without_local {
 }
 
 #[cfg(not(feature = "local"))]
-pub(super) use without_local::{journal_to_read, journal_to_write, lake};
+pub(super) use without_local::{journal_to_read, journal_to_write, lake, lake_to_read};

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod folder;
+mod others;
 mod place;
 
 use std::collections::BTreeMap;
@@ -14,13 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::notify::{AtDesk, Notifications};
 use crate::plan::Plan;
+use crate::run::parent_of;
 use crate::said::Proposals;
-use repair_core::engine::{Engine, Journal, Observer, RunState, load};
+use repair_core::engine::prepare::Lakes;
+use repair_core::engine::{Engine, Event, Journal, Observer, RunState, load};
 use repair_core::lake::Lake;
 use repair_core::plugin::{Clock, Registry, SystemClock};
 use repair_core::workflow::{Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 
+use others::Others;
 pub(crate) use place::{Place, Root};
 
 /// The registry of all plug-ins that this crate was built with: the built-in ones, and those of the features `connect` and `stocks`.
@@ -43,6 +47,9 @@ pub fn registry() -> Registry {
     repair_stocks::register(&mut registry);
     registry
 }
+
+/// How deep runs are within runs, at most.
+const MOST_RUNS_WITHIN: usize = 64;
 
 /// Something that a person may want to know before a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +171,7 @@ pub struct Opening {
     profile: Option<String>,
     lake: Option<PathBuf>,
     adapters: Option<(Arc<dyn Lake>, Arc<dyn Journal>)>,
+    others: BTreeMap<String, Arc<dyn Lake>>,
     params: BTreeMap<String, String>,
     values: Option<BTreeMap<String, Value>>,
     prices: Option<PathBuf>,
@@ -178,6 +186,7 @@ impl Opening {
             profile: None,
             lake: None,
             adapters: None,
+            others: BTreeMap::new(),
             params: BTreeMap::new(),
             values: None,
             prices: None,
@@ -201,6 +210,13 @@ impl Opening {
     /// Works on a lake and a journal of your own. The profile's are not opened.
     pub fn adapters(mut self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         self.adapters = Some((lake, journal));
+        self
+    }
+
+    /// Reads a lake of your own where tables of the workflow are in the lake of this profile, which is not opened. A run that reads it cannot be
+    /// resumed by another program.
+    pub fn other_lake(mut self, profile: impl Into<String>, lake: Arc<dyn Lake>) -> Self {
+        self.others.insert(profile.into(), lake);
         self
     }
 
@@ -243,7 +259,7 @@ impl Opening {
     /// # Errors
     /// `invalid` if the workflow has mistakes, a parameter does not fit, or the profile does not; `not-found` if the lake is not there.
     pub async fn connect(self) -> Result<Repair> {
-        let Self { from, profile, lake, adapters, params, values, prices, now, around } = self;
+        let Self { from, profile, lake, adapters, others, params, values, prices, now, around } = self;
         let bind = |workflow: &Workflow| values.as_ref().map_or_else(|| workflow.bind(&params), |values| workflow.bind_values(values));
         let registry = &around.registry;
         let now = match (&from, now) {
@@ -280,8 +296,10 @@ impl Opening {
             Some((lake, journal)) => Place::of_adapters(profile, lake, journal),
             None => Place::of(&workflow, profile.as_deref(), lake.as_deref(), &params)?,
         };
-        let environment = place.environment();
         let opened = place.root.open(None).await?;
+        let others = Others::of(&workflow, &params, others).await?;
+        let lakes = others.lakes.clone();
+        let environment = others.add_to(place.environment());
         Ok(Repair {
             workflow,
             params,
@@ -291,6 +309,7 @@ impl Opening {
             prices: prices.map(|prices| prices.display().to_string()),
             now,
             opened,
+            lakes,
             lake: OpenLake { root: place.root, around },
         })
     }
@@ -340,6 +359,8 @@ pub struct Repair {
     /// The now that was given.
     pub(crate) now: Option<Timestamp>,
     pub(crate) opened: Arc<dyn Lake>,
+    /// The other lakes that the workflow reads.
+    pub(crate) lakes: Lakes,
     lake: OpenLake,
 }
 
@@ -479,8 +500,31 @@ impl OpenLake {
         self.root.open(run).await
     }
 
-    /// An engine on this lake.
-    pub(crate) fn engine_on(&self, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Engine {
+    /// The other lakes that a run reads, as it, or the run that it is within, kept where they are; and those that a corrected workflow reads.
+    pub(crate) async fn lakes_of_run(&self, journal: &dyn Journal, run: &str, corrected: Option<&Workflow>) -> Result<Lakes> {
+        let (mut environment, mut given, mut name) = (Value::Null, BTreeMap::new(), run.to_owned());
+        for depth in 0..MOST_RUNS_WITHIN {
+            let first = journal.read(&name, 0, 1).await?.into_iter().next();
+            let Some(Event::RunStarted { environment: of_run, params, .. }) = first.map(|recorded| recorded.event) else { break };
+            if depth == 0 {
+                given = params;
+            }
+            let parent = parent_of(&of_run).map(str::to_owned);
+            environment = of_run;
+            match parent {
+                Some(parent) => name = parent,
+                None => break,
+            }
+        }
+        let lakes = others::of_environment(&environment).await?;
+        match corrected {
+            Some(workflow) => Ok(Others::of(workflow, &given, lakes.as_ref().clone()).await?.lakes),
+            None => Ok(lakes),
+        }
+    }
+
+    /// An engine on this lake, which reads others.
+    pub(crate) fn engine_on(&self, lake: Arc<dyn Lake>, lakes: Lakes, journal: Arc<dyn Journal>) -> Engine {
         let mut observers = self.around.observers.clone();
         if let Some(notifications) = &self.around.notify {
             let (registry, clock) = (self.around.registry.clone(), self.around.clock.clone());
@@ -488,6 +532,7 @@ impl OpenLake {
             observers.push(Arc::new(AtDesk(desk)));
         }
         let mut engine = Engine::new(self.around.registry.clone(), lake, journal);
+        engine.lakes = lakes;
         engine.clock = self.around.clock.clone();
         engine.observer = Arc::new(observers);
         engine.stop = self.around.stop.clone();

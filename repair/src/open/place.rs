@@ -73,6 +73,15 @@ impl Root {
         }
     }
 
+    /// The lake itself, to read it and nothing else.
+    pub(super) async fn open_to_read(&self, profile: &str) -> Result<Arc<dyn Lake>> {
+        match self {
+            Self::Folder { path, .. } => folder::lake_to_read(path, Some(profile)),
+            Self::Bucket(bucket) => bucket.lake_to_read().await,
+            Self::Given { lake, .. } => Ok(lake.clone()),
+        }
+    }
+
     /// The journal of a lake in which something was run.
     pub(super) async fn journal_to_read(&self) -> Result<Arc<dyn Journal>> {
         match self {
@@ -119,9 +128,27 @@ impl Place {
                 Error::invalid("the workflow has several profiles, and none of them is `local`").hint(Hint::Profile { known: known() })
             );
         };
+        Ok(Self { profile: Some(name.to_owned()), root: Root::of_profile(workflow, name, lake, params)? })
+    }
+
+    /// What a later process needs to know to continue.
+    pub(super) fn environment(&self) -> Value {
+        match &self.root {
+            // Where the lake is follows from where its journal is.
+            Root::Folder { .. } => json!({ "profile": self.profile, "lake": "local" }),
+            Root::Bucket(bucket) => json!({ "profile": self.profile, "lake": "athena", "with": bucket.with() }),
+            Root::Given { .. } => json!({ "profile": self.profile, "lake": "given" }),
+        }
+    }
+}
+
+impl Root {
+    /// The lake of a profile, or the one that is named in its place.
+    pub(super) fn of_profile(workflow: &Workflow, name: &str, lake: Option<&Path>, params: &BTreeMap<String, Value>) -> Result<Self> {
         let Some(profile) = workflow.profiles.get(name) else {
             let there = if workflow.profiles.is_empty() { "; it has no profiles" } else { "" };
             let error = Error::invalid(format!("the workflow has no profile `{name}`{there}"));
+            let known = || workflow.profiles.keys().cloned().collect::<Vec<_>>();
             return Err(if workflow.profiles.is_empty() { error } else { error.hint(Hint::Profile { known: known() }) });
         };
         // A profile is opened before a run starts, and later by its journal: it must not depend on when that is.
@@ -134,7 +161,7 @@ impl Place {
                 "where profile `{name}` is depends on a parameter that is relative to now; give that parameter a date or an instant"
             )));
         }
-        let root = match (profile.lake.as_str(), lake.map(Root::at).transpose()?) {
+        Ok(match (profile.lake.as_str(), lake.map(Root::at).transpose()?) {
             ("local", Some(root)) => root,
             ("local", None) => Root::Folder { path: folder::root_of(name, with)?, profile: Some(name.to_owned()) },
             ("athena", root) => {
@@ -154,17 +181,6 @@ impl Place {
             (other, _) => {
                 return Err(Error::invalid(format!("profile `{name}` needs a lake of kind `{other}`; the kinds are `local` and `athena`")));
             }
-        };
-        Ok(Self { profile: Some(name.to_owned()), root })
-    }
-
-    /// What a later process needs to know to continue.
-    pub(super) fn environment(&self) -> Value {
-        match &self.root {
-            // Where the lake is follows from where its journal is.
-            Root::Folder { .. } => json!({ "profile": self.profile, "lake": "local" }),
-            Root::Bucket(bucket) => json!({ "profile": self.profile, "lake": "athena", "with": bucket.with() }),
-            Root::Given { .. } => json!({ "profile": self.profile, "lake": "given" }),
-        }
+        })
     }
 }

@@ -108,6 +108,7 @@ impl Repair {
         Planner {
             registry: around.registry.clone(),
             lake: self.opened.clone(),
+            lakes: self.lakes.clone(),
             clock: around.clock.clone(),
             progress: around.observer(),
             stop: around.stop.clone(),

@@ -1,11 +1,11 @@
 //! Whether queries of steps and sources name values, relations and columns that there are: as the workflow declares them, or as the lake has them. Nothing is run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use repair_core::engine::prepare::{self, KnownQuery};
+use repair_core::engine::prepare::{self, KnownQuery, Lakes};
 use repair_core::lake::overlay;
 use repair_core::lake::query::Relation;
 use repair_core::lake::{Lake, Query};
@@ -20,11 +20,21 @@ pub(crate) async fn unknown(
     registry: &Registry,
     workflow: &Workflow,
     variables: &Variables,
-    lake: Option<&dyn Lake>,
+    lakes: Option<(&dyn Lake, &Lakes)>,
 ) -> Result<Vec<Error>> {
-    let (queries, written) = prepare::queries(registry, workflow, variables);
-    let mut refused = Vec::new();
-    for KnownQuery { of: (what, name), sql, values, relations } in queries {
+    let (queries, all_written) = prepare::queries(registry, workflow, variables);
+    let (mut refused, nothing) = (Vec::new(), BTreeSet::new());
+    for KnownQuery { of: (what, name), lake: elsewhere, sql, values, relations } in queries {
+        // A lake that is queried elsewhere has another dialect, in which there may be more columns.
+        let (declared, written, lake) = match &elsewhere {
+            None => (&workflow.tables, &all_written, lakes.map(|(own, _)| own)),
+            Some(profile) => {
+                // That no table is there was said where the workflow was read.
+                let Some(tables) = workflow.elsewhere.get(profile) else { continue };
+                (tables, &nothing, lakes.and_then(|(_, others)| others.get(profile)).map(AsRef::as_ref))
+            }
+        };
+        let lake = lake.filter(|lake| !lake.is_queried());
         let mut query = Query::new(&[], &sql);
         query.values = values;
         let columns_are_known = relations.values().all(Option::is_some);
@@ -42,7 +52,7 @@ pub(crate) async fn unknown(
         if !columns_are_known && !query.named_relations().is_empty() {
             continue;
         }
-        let Some(tables) = tables_of(workflow, &sql, &written, lake).await else { continue };
+        let Some(tables) = tables_of(declared, &sql, written, lake).await else { continue };
         if let Some((message, column)) = unknown_in(&tables, &query).await? {
             let at = place_of_word(&sql, &column);
             refused.push(placed(Error::invalid(message), workflow, of, at));
@@ -50,8 +60,7 @@ pub(crate) async fn unknown(
         }
         // Everything else that the engine refuses, it says when it plans the query.
         if let Some(lake) = lake {
-            let named: Vec<Table> =
-                workflow.tables.values().filter(|table| tables.iter().any(|(name, _)| *name == table.name)).cloned().collect();
+            let named: Vec<Table> = declared.values().filter(|table| tables.iter().any(|(name, _)| *name == table.name)).cloned().collect();
             let explained = format!("EXPLAIN\n{sql}");
             let mut explain = Query::new(&named, &explained);
             (explain.values, explain.relations) = (query.values.clone(), query.relations.clone());
@@ -109,11 +118,9 @@ fn place_of_word(sql: &str, word: &str) -> Option<(usize, usize)> {
 ///
 /// # Errors
 /// `invalid` for the first query that names a column which none of its tables has.
-pub(crate) async fn check(registry: &Registry, workflow: &Workflow, variables: &Variables, lake: &dyn Lake) -> Result<()> {
-    // A lake that is queried elsewhere has another dialect, in which there may be more columns.
-    let there = (!lake.is_queried()).then_some(lake);
-    for lake in [None, there] {
-        if let Some(first) = unknown(registry, workflow, variables, lake).await?.into_iter().next() {
+pub(crate) async fn check(registry: &Registry, workflow: &Workflow, variables: &Variables, lakes: (&dyn Lake, &Lakes)) -> Result<()> {
+    for lakes in [None, Some(lakes)] {
+        if let Some(first) = unknown(registry, workflow, variables, lakes).await?.into_iter().next() {
             return Err(first);
         }
     }
@@ -122,7 +129,7 @@ pub(crate) async fn check(registry: &Registry, workflow: &Workflow, variables: &
 
 /// The tables and repaired views that a query may name, with their columns; none if those of one are not known.
 async fn tables_of(
-    workflow: &Workflow,
+    declared: &BTreeMap<String, Table>,
     query: &str,
     written: &BTreeSet<String>,
     lake: Option<&dyn Lake>,
@@ -136,10 +143,10 @@ async fn tables_of(
         return None;
     }
     let mut tables = Vec::new();
-    for table in workflow.tables.values().filter(|table| names(&table.name)) {
+    for table in declared.values().filter(|table| names(&table.name)) {
         let schema = match lake {
             Some(lake) => lake.describe(table).await.ok()?,
-            None => declared(table)?,
+            None => columns_of(table)?,
         };
         let added = [overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].map(|name| Arc::new(Field::new(name, DataType::Utf8, true)));
         let view = schema.fields().iter().cloned().chain(added).collect::<Vec<_>>();
@@ -155,7 +162,7 @@ fn is_of_word(c: char) -> bool {
 }
 
 /// The columns that a workflow declares of a table, if it declares all of them.
-fn declared(table: &Table) -> Option<SchemaRef> {
+fn columns_of(table: &Table) -> Option<SchemaRef> {
     if table.csv.names.is_empty() || table.layout.is_some() {
         return None;
     }
@@ -175,7 +182,7 @@ fn declared(table: &Table) -> Option<SchemaRef> {
 
 #[cfg(feature = "sql")]
 async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<(String, String)>> {
-    let unknown = repair_local::unknown_column(tables, query).await?;
+    let unknown = repair_sql::unknown_column(tables, query).await?;
     Ok(unknown.map(|unknown| {
         let columns: Vec<String> = unknown.columns.iter().map(|name| format!("`{name}`")).collect();
         let there = if columns.is_empty() { String::new() } else { format!("; its columns are {}", columns.join(", ")) };

@@ -13,7 +13,7 @@ use super::reach::{Known, surely};
 use super::steps::attempts;
 use super::verdict::{Owner, Sum};
 use super::{Amount, BudgetPlan, Definition, Estimate, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
-use repair_core::engine::prepare::{self, Prepared, Preparer, Setting, can_begin};
+use repair_core::engine::prepare::{self, Lakes, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::versions::LOOKBACKS;
 use repair_core::model::Usage;
@@ -29,6 +29,8 @@ pub struct Planner {
     pub registry: Arc<Registry>,
     /// The lake.
     pub lake: Arc<dyn Lake>,
+    /// The other lakes that the workflow reads, by profile.
+    pub lakes: Lakes,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it reports its progress.
@@ -71,14 +73,15 @@ impl Planner {
         let now = request.now.unwrap_or(made_at);
         let params = workflow.fix(&request.params, now)?;
         let variables = Variables::at_start(&params, made_at, now);
-        can_begin(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
-        columns::check(&self.registry, workflow, &variables, self.lake.as_ref()).await?;
+        can_begin(&self.registry, self.lake.as_ref(), &self.lakes, workflow, &variables).await?;
+        columns::check(&self.registry, workflow, &variables, (self.lake.as_ref(), &self.lakes)).await?;
         let run = format!("plan-{}", uuid::Uuid::now_v7().simple());
         let setting = Setting {
             run: run.as_str().into(),
             now,
             turn: 0,
             lake: self.lake.clone(),
+            lakes: self.lakes.clone(),
             clock: self.clock.clone(),
             cancel: self.stop.clone(),
             progress: self.progress.clone(),

@@ -176,6 +176,7 @@ impl Planner {
             now: started.now,
             turn: started.turn,
             lake: self.lake.clone(),
+            lakes: self.lakes.clone(),
             clock: self.clock.clone(),
             cancel: self.stop.clone(),
             progress: self.progress.clone(),

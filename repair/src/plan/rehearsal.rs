@@ -12,6 +12,7 @@ use super::columns;
 use super::reach::Known;
 use super::unread::{Asked, UnreadLake, UnreadSource};
 use repair_core::engine::prepare::{self, Preparer, Setting};
+use repair_core::lake::Lake;
 use repair_core::model::{Counts, Findings, GapList, Interval, Lifetimes, Scope, Table, Usage};
 use repair_core::plugin::{Detector, PluginKind, Registry, Repairer, Source, SystemClock};
 use repair_core::workflow::{Step, StepKind, Variables, Workflow};
@@ -92,6 +93,10 @@ async fn rehearse(registry: &Arc<Registry>, workflow: &Workflow, variables: &Var
     refused
 }
 
+fn unread_lake(asked: &Asked) -> Arc<dyn Lake> {
+    Arc::new(UnreadLake(asked.clone()))
+}
+
 /// Whether an error says that it is of a step.
 fn is_of(error: &Error, step: &str) -> bool {
     error.context().iter().any(|(what, name)| *what == "step" && name == step)
@@ -115,6 +120,7 @@ impl Rehearsal<'_> {
             now: self.now,
             turn: 0,
             lake: Arc::new(UnreadLake(asked.clone())),
+            lakes: Arc::new(self.workflow.elsewhere.keys().map(|profile| (profile.clone(), unread_lake(&asked))).collect()),
             clock: Arc::new(SystemClock),
             cancel: CancellationToken::new(),
             progress: Arc::new(()),

@@ -11,8 +11,8 @@ use super::verdict::{Owner, Sum};
 use super::{Reach, Reading, RepairPlan, StrategyPlan, reach};
 use repair_core::Result;
 use repair_core::engine::prepare::{PUBLISH_ROWS, PUBLISH_UNITS, Terms};
-use repair_core::lake::partition;
 use repair_core::lake::partition::{TimeBounds, time_partition};
+use repair_core::lake::{ReadLake, partition};
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table};
 use repair_core::plugin::{Reads, Repairer};
@@ -45,6 +45,7 @@ impl<'a> Making<'a> {
             let repairer = Arc::<dyn Repairer>::try_from(self.preparer().plugin_with(step, index, &config)?)?;
             let source = config.get("source").and_then(Value::as_str).map(str::to_owned);
             let (units, slots, mut take) = self.cut(step, of, &table, repairer.as_ref(), retry).await?;
+            let is_queried = self.count_queries(source.as_deref(), &mut take).await?;
             if index > 0 {
                 take = take.perhaps();
             }
@@ -63,7 +64,9 @@ impl<'a> Making<'a> {
             // What does not fit into its own budget goes to the next strategy.
             if let Some(calls) = strategy.budget.as_ref().and_then(|budget| budget.calls) {
                 for usage in [&mut take.low, &mut take.certain, &mut take.high] {
-                    usage.source_requests = usage.source_requests.min(calls);
+                    let over = usage.source_requests.saturating_sub(calls);
+                    usage.source_requests -= over;
+                    usage.queries = usage.queries.saturating_sub(if is_queried { over } else { 0 });
                 }
             }
             objects += self.objects(of, &table, units)?;
@@ -160,6 +163,32 @@ impl<'a> Making<'a> {
         take.high.queries += most * by_queries;
         take.high.bytes_scanned += there.saturating_mul(over);
         Ok(())
+    }
+
+    /// What the queries of a source take that a lake is asked by queries: one for each call, each of which reads at most the tables that it names.
+    /// Whether there are any.
+    async fn count_queries(&self, source: Option<&str>, take: &mut Take) -> Result<bool> {
+        let Some(source) = source.and_then(|name| self.context.sources.get(name)) else { return Ok(false) };
+        let Some(query) = source.query() else { return Ok(false) };
+        let (lake, tables): (Arc<dyn ReadLake>, _) = match query.lake {
+            None => (self.context.lake.clone(), self.context.tables.clone()),
+            Some(profile) => {
+                let elsewhere = self.context.elsewhere(profile)?;
+                (elsewhere.lake(), elsewhere.tables.clone())
+            }
+        };
+        if !lake.is_queried() || take.high.source_requests == 0 {
+            return Ok(false);
+        }
+        let (text, mut bytes) = (query.sql.to_lowercase(), 0u64);
+        for table in tables.values().filter(|table| text.contains(&table.name.to_lowercase())) {
+            bytes = bytes.saturating_add(lake.extent(table, None).await?.bytes);
+        }
+        for usage in [&mut take.low, &mut take.certain, &mut take.high] {
+            usage.queries = usage.queries.saturating_add(usage.source_requests);
+        }
+        take.high.bytes_scanned = take.high.bytes_scanned.saturating_add(bytes.saturating_mul(take.high.source_requests));
+        Ok(true)
     }
 
     /// From the first gap to the last.

@@ -23,7 +23,7 @@ pub const STYLES: [&str; 2] = [page::PAGE_STYLE, picture::STYLE];
 pub(crate) use self::gather::completeness::last_expected;
 pub use self::model::{
     Bucket, Candle, CandleChart, Cell, CellSum, Defect, Doing, Edge, Exception, Fix, Graph, Held, HeldDay, KeyCandles, KeyCells, Listing,
-    Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow,
+    Node, Numbers, OnRecord, Point, Report, Series, Span, Subject, TableReport, Timeline, TimelineRow, Within,
 };
 use crate::open::{OpenLake, Repair};
 use crate::request::awaitable;

@@ -1,5 +1,7 @@
 //! What a report says, as values: the same that `--json` prints. It knows no HTML and no lake.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Serialize, Serializer};
@@ -359,6 +361,9 @@ pub struct Point {
     /// The strategy that repaired it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired_by: Option<String>,
+    /// If it is an estimate: the interval in which the true value lies in 95 % of cases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated: Option<[f64; 2]>,
     /// Whether it is confirmed absent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
@@ -544,8 +549,52 @@ pub struct Defect {
     pub arrived: u64,
 }
 
+/// How far the true values of some estimates probably are from them: in 95 % of cases, if the model that estimated them is right.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Within {
+    /// How many slots have such an estimate.
+    pub slots: u64,
+    /// Half the interval of the slot where it is shortest, in the column's unit.
+    pub least: f64,
+    /// Half the interval of the slot where it is longest.
+    pub most: f64,
+}
+
+impl Within {
+    /// Of one slot, by the ends of its interval.
+    pub(crate) fn of([low, high]: [f64; 2]) -> Self {
+        let half = (high - low) / 2.0;
+        Self { slots: 1, least: half, most: half }
+    }
+
+    /// Of the slots of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { slots: self.slots + other.slots, least: self.least.min(other.least), most: self.most.max(other.most) }
+    }
+}
+
+/// A number to three significant digits.
+fn short(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    let magnitude = number.abs().log10().floor();
+    let decimals = (0u8..=12).find(|decimals| magnitude + f64::from(*decimals) >= 2.0).unwrap_or(12);
+    let text = format!("{number:.*}", usize::from(decimals));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// As people read it: `±0.5`, or `±0.5 to ±1.8`.
+impl std::fmt::Display for Within {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (least, most) = (short(self.least), short(self.most));
+        if least == most { write!(f, "±{most}") } else { write!(f, "±{least} to ±{most}") }
+    }
+}
+
 /// Slots in a row that one step repaired in one way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Fix {
     /// The table.
@@ -570,9 +619,19 @@ pub struct Fix {
     pub step: String,
     /// When the first of them was repaired.
     pub at: Timestamp,
+    /// For each column whose values are estimates with an interval, how far the true values probably are from them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub within: BTreeMap<String, Within>,
     /// The retraction that hides them, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retracted_by: Option<String>,
+}
+
+impl Fix {
+    /// How far true values probably are from the estimates, in words: `temp ±0.5 to ±1.8`.
+    pub(crate) fn within_text(&self) -> String {
+        self.within.iter().map(|(column, within)| format!("{column} {within}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Slots in a row that are confirmed to have no row.

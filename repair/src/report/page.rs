@@ -17,7 +17,7 @@ pub(super) const PAGE_STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
 /// The hashes of both styles and of the script, by which the page allows them. A test computes them.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-l3rOWTJa/NMTi5g/vV8BJZB1vznbqG1gl+6pD+JMD3k=' \
-     'sha256-X3Du53nSL+MBJc7xV4N5HaMhV3+2lJgvuTQ8g1G5TVA='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
+     'sha256-qOzzDThztQ0mvuKKw40xaGI2QYnlIOqj/Y8hne3CfTc='; script-src 'sha256-8oUy30nzHB0TmrVqrOT7EGghE4D4h+iyRt1sOg54mAI='; \
      img-src data:; base-uri 'none'; form-action 'none'";
 
 /// The page of a report.
@@ -204,7 +204,9 @@ fn completeness(page: &mut Markup, table: &TableReport) {
         page.raw("<figure>").leaf("h3", &[], format!("{} of {}, with its repaired stretches", of.column, of.key));
         scrolled(page, &picture, "wide");
         scrolled(page, &series::chart(of, &zone, Size::Narrow), "narrow");
-        page.leaf("figcaption", &[], format!("{}. This key had most repairs.", picture.title)).raw("</figure>");
+        let has_estimates = of.points.iter().any(|point| point.estimated.is_some());
+        let lines = if has_estimates { " A thin upright line reaches as far as the true value lies in 95 % of cases." } else { "" };
+        page.leaf("figcaption", &[], format!("{}. This key had most repairs.{lines}", picture.title)).raw("</figure>");
         let mut items = vec![("line", "the table's own")];
         const CLASSES: [&str; 5] = ["by s1", "by s2", "by s3", "by s4", "by s5"];
         let strategies = series::strategies(of);
@@ -442,8 +444,12 @@ fn listings(page: &mut Markup, report: &Report) {
         tabular(page, "Fixes");
         let names =
             ["key", "from (UTC)", "to (UTC)", "slots", "table", "strategy", "source", "operation", "at (UTC)", "run", "step", "undone by"];
+        // Only some strategies estimate.
+        let has_estimates = report.fixes.rows.iter().any(|row| !row.within.is_empty());
+        let mut names = names.to_vec();
+        names.extend(has_estimates.then_some("true value, in 95 % of cases"));
         head(page, &names, 3..4);
-        report.fixes.rows.iter().for_each(|row| fix(page, row));
+        report.fixes.rows.iter().for_each(|row| fix(page, row, has_estimates));
         page.raw("</tbody></table></div>");
     }
     listing_head(page, &report.exceptions, "Exceptions", "stretch");
@@ -485,11 +491,15 @@ fn defect(page: &mut Markup, row: &Defect) {
     numbers(page, [row.slots, row.repaired, row.absent, row.arrived]);
 }
 
-fn fix(page: &mut Markup, row: &Fix) {
+fn fix(page: &mut Markup, row: &Fix, has_estimates: bool) {
     page.raw("<tr>").leaf("td", &[], &row.key).leaf("td", &[], at(row.from)).leaf("td", &[], at(row.to));
     page.leaf("td", &[("class", &"n")], grouped(row.slots)).leaf("td", &[], &row.table).leaf("td", &[], &row.strategy);
     page.leaf("td", &[], &row.source).leaf("td", &[], &row.op).leaf("td", &[], at(row.at)).leaf("td", &[], &row.run);
-    page.leaf("td", &[], &row.step).leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default()).raw("</tr>");
+    page.leaf("td", &[], &row.step).leaf("td", &[], row.retracted_by.as_deref().unwrap_or_default());
+    if has_estimates {
+        page.leaf("td", &[], row.within_text());
+    }
+    page.raw("</tr>");
 }
 
 fn exception(page: &mut Markup, row: &Exception) {

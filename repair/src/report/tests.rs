@@ -203,6 +203,8 @@ fn repaired_stretches_have_the_colour_of_their_strategy() {
         at: at(&format!("2026-03-05T14:{minute:02}:00Z")),
         value,
         repaired_by: by.map(str::to_owned),
+        // Only the second strategy says how far it may be off.
+        estimated: (by == Some("carry-forward")).then_some([2.5, 5.0]),
         absent,
     };
     let of = Series {

@@ -428,6 +428,7 @@ async fn budget_with_estimate() {
         let planner = Planner {
             registry: world.registry(),
             lake: Arc::new(world.lake.clone()),
+            lakes: Arc::default(),
             clock: Arc::new(world.clock),
             progress: Arc::new(()),
             stop: Default::default(),

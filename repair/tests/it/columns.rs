@@ -56,7 +56,7 @@ impl World {
 
     /// The rows of a query over a table that a workflow wrote, as texts.
     async fn rows(&self, table: &str, time: &str, sql: &str) -> Vec<String> {
-        let lake = LocalLake::open(self.path("lake")).unwrap();
+        let lake = LocalLake::open(self.path("lake")).unwrap().with_query_engine(std::sync::Arc::new(repair::sql::DataFusion));
         let batches: Vec<RecordBatch> =
             lake.query(&repair_core::lake::Query::new(&[Table::implicit(table, time)], sql)).await.unwrap().try_collect().await.unwrap();
         let text = |batch: &RecordBatch, row: usize| {

@@ -410,6 +410,7 @@ async fn compare(lake: &MemoryLake, peeks: &Peeks, share: &str, options: &Compar
         now: None,
         registry: &registry,
         lake: Arc::new(lake.clone()),
+        lakes: Arc::default(),
         clock: Arc::new(VirtualClock::starting_at("2024-04-01T00:00:00Z".parse().unwrap())),
         cancel: Default::default(),
     };

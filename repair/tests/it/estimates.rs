@@ -72,6 +72,30 @@ async fn why_says_between_what_an_estimate_lies() {
     assert!(within >= 15, "{within} of {}", hours.len());
     let carried = repair.why("readings", at(HOURS).parse().unwrap()).key("a").await.unwrap();
     assert!(carried.repairs[0].repair.estimated.is_empty(), "a method without an interval has none");
+    // The report says of each stretch how far the true values may be, and draws it.
+    for of in [report.run.as_str(), "readings"] {
+        let shown = repair.report_on(of).await.unwrap_or_else(|error| panic!("{}", error.full()));
+        let of_step = |step: &str| shown.fixes.rows.iter().filter(|fix| fix.step == step).collect::<Vec<_>>();
+        let within =
+            |step: &str| of_step(step).iter().map(|fix| fix.within.get("temperature").map_or(0, |within| within.slots)).sum::<u64>();
+        assert_eq!((within("fill"), within("cells"), within("carry")), (12, 6, 0), "{:?}", shown.fixes);
+        assert!(
+            of_step("fill").iter().all(|fix| fix.within["temperature"].least > 0.0 && fix.within["temperature"].most < 5.0),
+            "{:?}",
+            shown.fixes
+        );
+        let series = shown.tables.iter().find_map(|table| table.series.as_ref()).unwrap();
+        let estimated = series.points.iter().filter(|point| point.estimated.is_some()).count();
+        assert_eq!((series.column.as_str(), estimated), ("temperature", 12), "{series:?}");
+        let drawn = series
+            .points
+            .iter()
+            .filter(|point| point.estimated.is_some_and(|[low, high]| point.value.is_some_and(|v| low < v && v < high)));
+        assert_eq!(drawn.count(), 12);
+        let page = shown.html();
+        assert!(page.contains("true value, in 95 % of cases") && page.contains("<td>temperature ±"), "{page}");
+        assert!(page.contains("class=\"within s") && page.contains("A thin upright line reaches as far as the true value lies"), "{page}");
+    }
     let report = serde_json::to_value(repair.why("readings", at(205).parse().unwrap()).key("a").await.unwrap()).unwrap();
     assert!(report["repairs"][0]["estimated"]["temperature"][0].is_number(), "{report}");
 }

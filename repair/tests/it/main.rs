@@ -10,6 +10,7 @@ mod common;
 mod compare;
 mod compared_sql;
 mod differs;
+mod elsewhere;
 mod estimates;
 mod first_steps;
 mod front_door;

@@ -167,27 +167,14 @@ fn truth() -> Vec<(String, f64)> {
     ["co", "no2"].into_iter().flat_map(|sensor| (0..24).map(move |hour| (sensor.to_owned(), f64::from(hour * 3 % 7)))).collect()
 }
 
-/// The files below a folder, in order.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    files
-}
-
 /// Everything that is not the user's own.
 fn own_files(root: &Path) -> Vec<PathBuf> {
     let is_own = |path: &PathBuf| !path.starts_with(root.join("readings")) && !path.starts_with(root.join("archive"));
-    files(root).into_iter().filter(is_own).collect()
+    testdata::paths(root).into_iter().filter(is_own).collect()
 }
 
 fn staged(root: &Path) -> Vec<PathBuf> {
-    files(&root.join(".repair")).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "staged")).collect()
+    testdata::paths(&root.join(".repair")).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "staged")).collect()
 }
 
 fn flip(path: &Path, byte: usize, bit: u32) {

@@ -138,18 +138,9 @@ impl World {
 
 /// Every file below a folder whose path does not hold `.repair`, with its bytes.
 pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            if !path.ends_with(".repair") {
-                found.extend(files(&path));
-            }
-        } else {
-            found.insert(path.clone(), std::fs::read(&path).unwrap());
-        }
-    }
-    found
+    let mut files = testdata::files(folder);
+    files.retain(|path, _| path.components().all(|part| part.as_os_str() != ".repair"));
+    files
 }
 
 fn table(location: &str, format: Format, time: &str) -> Table {

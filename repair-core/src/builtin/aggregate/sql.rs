@@ -71,7 +71,13 @@ impl Aggregator for Sql {
     }
 
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, values: &self.config.values, has_interval: self.config.from.is_some(), relations: &[] })
+        Some(UserQuery {
+            sql: &self.config.query,
+            lake: None,
+            values: &self.config.values,
+            has_interval: self.config.from.is_some(),
+            relations: &[],
+        })
     }
 
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {

@@ -15,7 +15,10 @@ mod unique;
 pub use expected::GapsConfig;
 pub(super) use gaps::{check_alignment, windows};
 pub use gaps::{find_gaps, find_gaps_allow_empty, find_gaps_into, gaps_rest_on};
-pub use invalid::{Bound, ColumnComparison, ColumnOf, FromTable, Invalid, InvalidConfig, OneOf, Outlier, Rule, Sentinel, TimesMedian};
+pub use invalid::{
+    Bound, ColumnComparison, ColumnOf, Counted, Equals, FromTable, Incomplete, Invalid, InvalidConfig, OneOf, Outlier, Rule, Sentinel,
+    TimesMedian, TotalOf,
+};
 
 use crate::plugin::Registry;
 

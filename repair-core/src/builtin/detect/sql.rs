@@ -127,7 +127,7 @@ type Defects = BTreeMap<Key, BTreeMap<i64, Defect>>;
 #[async_trait]
 impl Detector for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.query, values: &self.values, has_interval: true, relations: &[] })
+        Some(UserQuery { sql: &self.query, lake: None, values: &self.values, has_interval: true, relations: &[] })
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {

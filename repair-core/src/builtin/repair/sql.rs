@@ -73,7 +73,7 @@ struct Sql {
 #[async_trait]
 impl Repairer for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, values: &self.config.values, has_interval: true, relations: &[MISSING] })
+        Some(UserQuery { sql: &self.config.query, lake: None, values: &self.config.values, has_interval: true, relations: &[MISSING] })
     }
 
     /// There is no source to call.

@@ -19,6 +19,8 @@ use crate::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepCont
 const ROWS: u64 = 500_000;
 /// Keys that one query may be asked for, unless the source says.
 const KEYS_PER_QUERY: usize = 10_000;
+/// The same of another lake, where they may have to be part of the statement.
+const KEYS_ELSEWHERE: usize = 1_000;
 
 /// The configuration, `with`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,6 +30,11 @@ struct SqlConfig {
     /// It is asked for the keys of the relation `$keys`, which has the key columns, and for times from `:from` on and before `:to`. Rows of other keys
     /// and times are left out.
     query: String,
+    /// The profile of another lake that answers, in its own dialect; the query then sees the tables that say the same `lake`, and no others. By
+    /// default, the lake that the workflow works on answers.
+    #[serde(default)]
+    #[schemars(extend("x-names" = "lake"))]
+    lake: Option<String>,
     /// Values that the query may name, as `:name`, beside `:from`, `:to`, `:now` and the parameters of the run.
     #[serde(default)]
     values: BTreeMap<String, Value>,
@@ -38,7 +45,7 @@ struct SqlConfig {
     #[serde(default)]
     #[schemars(range(min = 1))]
     rows_per_query: Option<u64>,
-    /// Keys that one query is asked for; default 10,000.
+    /// Keys that one query is asked for; default 10,000, or 1,000 of another lake.
     #[serde(default)]
     #[schemars(range(min = 1))]
     keys_per_query: Option<usize>,
@@ -62,11 +69,13 @@ struct Sql {
 #[async_trait]
 impl Source for Sql {
     fn limits(&self) -> Limits {
-        Limits::new(self.config.rows_per_query.unwrap_or(ROWS), self.config.keys_per_query.unwrap_or(KEYS_PER_QUERY))
+        let keys = if self.config.lake.is_some() { KEYS_ELSEWHERE } else { KEYS_PER_QUERY };
+        Limits::new(self.config.rows_per_query.unwrap_or(ROWS), self.config.keys_per_query.unwrap_or(keys))
     }
 
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, values: &self.config.values, has_interval: true, relations: &[KEYS] })
+        let SqlConfig { query, values, lake, .. } = &self.config;
+        Some(UserQuery { sql: query, lake: lake.as_deref(), values, has_interval: true, relations: &[KEYS] })
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
@@ -74,7 +83,15 @@ impl Source for Sql {
         let table = &request.table;
         let keys = sql::relation_of_keys(table, &request.keys)?;
         let values = sql::values(context, Some(&request.interval), &self.config.values);
-        let mut batches = sql::ask(context, &self.config.query, values, BTreeMap::from([(KEYS.to_owned(), keys)])).await?;
+        let relations = BTreeMap::from([(KEYS.to_owned(), keys)]);
+        let mut batches = match &self.config.lake {
+            None => sql::ask(context, &self.config.query, values, relations).await?,
+            Some(profile) => {
+                let elsewhere = context.elsewhere(profile)?;
+                let asked = sql::ask_of(elsewhere.lake().as_ref(), &elsewhere.tables, &self.config.query, values, relations).await;
+                asked.map_err(|error| error.on("lake", profile))?
+            }
+        };
         let grid = table.grid()?;
         let (asked, slots): (BTreeSet<&Key>, _) = (request.keys.iter().collect(), grid.slots_in(&request.interval));
         let (mut rows, mut count) = (Vec::new(), 0);

@@ -56,7 +56,7 @@ struct Sql {
 #[async_trait]
 impl Task for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, values: &self.config.values, has_interval: false, relations: &[] })
+        Some(UserQuery { sql: &self.config.query, lake: None, values: &self.config.values, has_interval: false, relations: &[] })
     }
 
     async fn perform(&self, context: &StepContext) -> Result<(Value, Usage)> {

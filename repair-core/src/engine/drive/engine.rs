@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::engine::drive::purse::Purse;
 use crate::engine::drive::session::Session;
 use crate::engine::journal::{Fold, Journal, Signal, for_each_event_from};
-use crate::engine::prepare::preflight;
+use crate::engine::prepare::{Lakes, preflight};
 use crate::engine::pure::control;
 use crate::engine::pure::event::{Event, FORMAT, Recorded};
 use crate::engine::pure::kept;
@@ -207,6 +207,8 @@ pub struct Engine {
     pub registry: Arc<Registry>,
     /// The lake.
     pub lake: Arc<dyn Lake>,
+    /// The other lakes that workflows read, by profile.
+    pub lakes: Lakes,
     /// The journal.
     pub journal: Arc<dyn Journal>,
     /// The clock.
@@ -342,7 +344,7 @@ impl Engine {
     pub fn new(registry: Arc<Registry>, lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         let clock = Arc::new(crate::plugin::SystemClock);
         let (stop, options) = (CancellationToken::new(), EngineOptions::default());
-        Self { registry, lake, journal, clock, observer: Arc::new(()), stop, options, purse: None }
+        Self { registry, lake, lakes: Lakes::default(), journal, clock, observer: Arc::new(()), stop, options, purse: None }
     }
 
     /// Starts a run and drives it to its end. If a run with this id and the same input exists, it is resumed or, if it has ended, its
@@ -359,7 +361,7 @@ impl Engine {
             let at = self.clock.now();
             let now = request.now.unwrap_or(at);
             let variables = Variables::at_start(&workflow.fix(&request.params, now)?, at, now).with_items(workflow.items.clone());
-            preflight(&self.registry, self.lake.as_ref(), workflow, &variables).await?;
+            preflight(&self.registry, self.lake.as_ref(), &self.lakes, workflow, &variables).await?;
         }
         self.hold(&run, Begin::Start(workflow, Box::new(request)), true).await
     }

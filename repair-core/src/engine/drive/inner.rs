@@ -246,7 +246,7 @@ impl Work {
             // What is refused before the run starts fails the step. What goes wrong in driving it later is not an error of the step.
             let variables = workflow.fix(&request.params, now).map_err(Undriven::Refused)?;
             let variables = Variables::at_start(&variables, engine.clock.now(), now).with_items(workflow.items.clone());
-            preflight(&engine.registry, engine.lake.as_ref(), workflow, &variables).await.map_err(Undriven::Refused)?;
+            preflight(&engine.registry, engine.lake.as_ref(), &engine.lakes, workflow, &variables).await.map_err(Undriven::Refused)?;
         }
         let goes_on = ended.is_some_and(|(outcome, events)| match (outcome, &again) {
             (Outcome::Succeeded | Outcome::SucceededWithExceptions, _) => false,

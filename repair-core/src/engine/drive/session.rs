@@ -24,7 +24,7 @@ use crate::engine::pure::state::{Phase, RunState, StepState};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::lake::{self, Caller};
 use crate::model::Usage;
-use crate::plugin::{Detector, Plugin, Progress, StepContext};
+use crate::plugin::{Detector, Elsewhere, Plugin, Progress, StepContext};
 use crate::price::{Meter, Spend};
 use crate::workflow::{MapOver, Step, StepKind, Variables, Wait, Workflow, limits};
 
@@ -161,6 +161,7 @@ impl<'a> Session<'a> {
             now: state.started.now,
             turn: state.started.turn,
             lake: engine.lake.clone(),
+            lakes: engine.lakes.clone(),
             clock: engine.clock.clone(),
             cancel: engine.stop.clone(),
             progress: Arc::new(()),
@@ -514,9 +515,11 @@ impl<'a> Session<'a> {
             let repairer = self.plugin(step, step, index, caller.visit, variables)?.try_into()?;
             let terms = Terms::of(&workflow, step, index)?;
             let tags = Arc::new(terms.tags);
-            let lake = lake::on_behalf_of(&self.context.lake, &Caller { tags: tags.clone(), ..caller.clone() });
+            let caller = Caller { tags: tags.clone(), ..caller.clone() };
+            let lake = lake::on_behalf_of(&self.context.lake, &caller);
+            let elsewhere = Elsewhere::on_behalf_of(&self.context.elsewhere, &caller);
             let budgeted = self.engine.purse.is_some() || !terms.budgets.is_empty();
-            Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, lake, tags, budgeted })
+            Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, lake, elsewhere, tags, budgeted })
         });
         made.collect()
     }

@@ -146,7 +146,7 @@ impl<'a> Fanout<'a> {
             return Err(Error::internal("not a repair step"));
         };
         let Turn { ready, strategy, earlier: (turns, first_batch), units, findings, left: (left, mut usage), rules_used } = turn;
-        let context = StepContext { lake: ready.lake.clone(), ..work.context.clone() };
+        let context = StepContext { lake: ready.lake.clone(), elsewhere: ready.elsewhere.clone(), ..work.context.clone() };
         let findings = Arc::new(findings);
         let doing = UnitWork::new(context.clone(), ready.repairer.clone(), findings.clone(), ready.name.clone(), *rate_limit)
             .map_err(|error| error.on("of", of))?;

@@ -32,7 +32,7 @@ use crate::model::Usage;
 use crate::model::{
     Cells, ComparedCounts, Counts, DefectKind, Findings, Fingerprints, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts,
 };
-use crate::plugin::{AggregateRequest, Aggregator, Detector, GapSink, Repairer, Sensor, StepContext, Task};
+use crate::plugin::{AggregateRequest, Aggregator, Detector, Elsewhere, GapSink, Repairer, Sensor, StepContext, Task};
 use crate::price::Spend;
 use crate::workflow::{MapStep, SensorWait, Step, StepKind, Variables, Workflow};
 
@@ -135,6 +135,8 @@ pub(crate) struct ReadyStrategy {
     pub(crate) repairer: Arc<dyn Repairer>,
     /// The lake, used on behalf of this strategy.
     pub(crate) lake: Arc<dyn Lake>,
+    /// The other lakes, in the same way.
+    pub(crate) elsewhere: Arc<BTreeMap<String, Elsewhere>>,
     pub(crate) tags: Arc<BTreeMap<String, String>>,
     /// Whether a budget applies to it.
     pub(crate) budgeted: bool,
@@ -540,6 +542,7 @@ fn after_repair(kind: DefectKind, before: Counts, again: Counts) -> Counts {
             frozen: before.frozen + again.frozen,
             given_up: before.given_up + again.given_up,
             elsewhere: before.elsewhere + again.elsewhere,
+            unjudged: before.unjudged + again.unjudged,
             gaps: again.gaps,
             duplicates: if kind == DefectKind::Duplicate { again.duplicates } else { before.duplicates },
             ..before

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::lake::overlay::compaction::{Print, prints};
 use crate::lake::overlay::patch::{self, same_values};
 use crate::lake::overlay::retraction::{Kind, Retracted};
 use crate::lake::overlay::story::{PublishedRow, number, published, slot};
@@ -144,7 +146,7 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     }
     guesses.rows.retain(|place, _| !guesses.replaced.contains(place));
     guesses.cells.retain(|place, _| !guesses.replaced.contains(place));
-    // Sums of floats depend on the order, and in which objects repairs lie must not matter.
+    // Sums of floats depend on the order, and in which objects repairs lie must not matter. Slots come in order of key and time below.
     for of_place in guesses.rows.values_mut().chain(guesses.cells.values_mut()).filter(|of_place| of_place.len() > 1) {
         of_place
             .sort_by_cached_key(|row| (row.time_us, [columns::AT, columns::RUN, columns::UNIT, columns::STEP].map(|name| row.shown(name))));
@@ -155,35 +157,51 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     let keys: BTreeSet<&Key> = guesses.rows.keys().chain(guesses.cells.keys()).map(|(key, _)| key).collect();
     let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys.into_iter().cloned().collect::<Vec<_>>());
     let mut raw = lake.scan(table, &request).await?;
+    // Of several rows of a slot, one counts as the truth: the same one in whatever order a lake gives them.
+    let (mut truths, mut batches): (BTreeMap<(Key, i64), (Print, usize, usize)>, Vec<RecordBatch>) = Default::default();
     while let Some(batch) = raw.try_next().await? {
         let places = KeyTime::of(table, &batch)?;
+        let mut of_rows = Vec::new();
+        let mut is_guessed = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            let of = identity.of_row(places.times.value(row)).map(|slot| (places.key(row), slot));
+            let of = of.filter(|of| guesses.rows.contains_key(of) || guesses.cells.contains_key(of));
+            is_guessed.push(of.is_some());
+            of_rows.extend(of);
+        }
+        if of_rows.is_empty() {
+            continue;
+        }
+        let batch = filter_record_batch(&batch, &BooleanArray::from(is_guessed))?;
+        for (row, (of, print)) in of_rows.into_iter().zip(prints(&batch)?).enumerate() {
+            let found = (print, batches.len(), row);
+            truths.entry(of).and_modify(|known| *known = found.min(*known)).or_insert(found);
+        }
+        batches.push(batch);
+    }
+    for (of, (_, at, row)) in truths {
+        let Some(batch) = batches.get(at) else { continue };
         let schema = batch.schema();
         let numeric: Vec<&str> =
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
-        for row in 0..batch.num_rows() {
-            let time_us = places.times.value(row);
-            let Some(slot) = identity.of_row(time_us) else { continue };
-            let of = (places.key(row), slot);
-            // Removed, so that only the first of several rows of a slot counts as the truth.
-            let patches = guesses.cells.remove(&of).unwrap_or_default();
-            let wrong = wrong_cells(&retracted, &patches, (&batch, row))?;
-            for repair in guesses.rows.remove(&of).into_iter().flatten() {
-                // Values that were found wrong are no truth.
-                let known = |name: &&&str| repair.number(name).is_some() && number(&batch, name, row).is_some();
-                if !wrong.is_empty() && numeric.iter().filter(known).all(|name| wrong.contains(*name)) {
-                    continue;
-                }
-                let strategy = strategies.entry(repair.text(columns::STRATEGY)).or_default();
-                strategy.accuracy.judged += 1;
-                strategy.slots.insert(of.clone());
-                for name in numeric.iter().filter(|name| !wrong.contains(**name)) {
-                    if let (Some(guess), Some(truth)) = (repair.number(name), number(&batch, name, row)) {
-                        strategy.accuracy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
-                    }
+        let patches = guesses.cells.remove(&of).unwrap_or_default();
+        let wrong = wrong_cells(&retracted, &patches, (batch, row))?;
+        for repair in guesses.rows.remove(&of).into_iter().flatten() {
+            // Values that were found wrong are no truth.
+            let known = |name: &&&str| repair.number(name).is_some() && number(batch, name, row).is_some();
+            if !wrong.is_empty() && numeric.iter().filter(known).all(|name| wrong.contains(*name)) {
+                continue;
+            }
+            let strategy = strategies.entry(repair.text(columns::STRATEGY)).or_default();
+            strategy.accuracy.judged += 1;
+            strategy.slots.insert(of.clone());
+            for name in numeric.iter().filter(|name| !wrong.contains(**name)) {
+                if let (Some(guess), Some(truth)) = (repair.number(name), number(batch, name, row)) {
+                    strategy.accuracy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
                 }
             }
-            cells(&wrong, &patches, (&batch, row), &of, &mut strategies)?;
         }
+        cells(&wrong, &patches, (batch, row), &of, &mut strategies)?;
     }
     Ok(strategies)
 }

@@ -306,7 +306,7 @@ impl Distinct {
 
 /// What identifies each row of a batch: the values of its columns by name, those that are null left out, so that neither the order of columns matters nor
 /// columns that the table got later.
-fn prints(batch: &RecordBatch) -> Result<Vec<Print>> {
+pub(crate) fn prints(batch: &RecordBatch) -> Result<Vec<Print>> {
     let mut columns: Vec<(&str, &ArrayRef)> =
         batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| (field.name().as_str(), column)).collect();
     columns.sort_unstable_by_key(|(name, _)| *name);

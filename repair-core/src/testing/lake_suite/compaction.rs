@@ -44,15 +44,7 @@ pub(super) async fn answers(lake: &dyn Lake, table: &Table, places: Places<'_>) 
         }
     }
     let strategies = judged(lake, table, None).await.unwrap();
-    // Engines give rows in no order, and the last digit of a mean depends on it.
-    let rounded = |mean: &mut f64| *mean = (*mean * 1e9).round() / 1e9;
-    all.extend(strategies.into_iter().map(|(strategy, mut judged)| {
-        for errors in judged.accuracy.columns.values_mut() {
-            rounded(&mut errors.mean_absolute);
-            rounded(&mut errors.mean_relative);
-        }
-        format!("{strategy}: {judged:?}")
-    }));
+    all.extend(strategies.iter().map(|(strategy, judged)| format!("{strategy}: {judged:?}")));
     for (key, time) in places {
         let story = story::of_slot(lake, table, &Key::from(*key), at(time), as_of).await.unwrap();
         all.push(serde_json::to_string(&story).unwrap());
@@ -80,7 +72,7 @@ pub(super) async fn compact(lake: &dyn Lake, table: &Table, broken: &Broken) -> 
     all
 }
 
-async fn publish(lake: &dyn Lake, table: &Table, run: &str, batch: u32, repaired_at: &str, fix: &Fix) {
+pub(super) async fn publish(lake: &dyn Lake, table: &Table, run: &str, batch: u32, repaired_at: &str, fix: &Fix) {
     let scope = StageScope { run, step: "fill", visit: 1, table };
     let unit = format!("unit {batch}");
     lake.stage(&scope, &StageRequest { repaired_at: at(repaired_at), ..request(&unit, fix) }).await.unwrap();

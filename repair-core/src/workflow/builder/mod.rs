@@ -232,6 +232,18 @@ impl WorkflowBuilder {
         self
     }
 
+    /// Adds a table of another lake, which only queries of sources see, under a name that no other table of the workflow has. The profile says where
+    /// that lake is; there and in queries, the table has its own name.
+    #[must_use]
+    pub fn table_in(mut self, profile: &str, name: &str, table: Table) -> Self {
+        let mut fields = vec![("lake".to_owned(), Tree::text(profile)), ("name".to_owned(), Tree::text(&table.name))];
+        if let Tree::Map(of_table) = values::table(table) {
+            fields.extend(of_table);
+        }
+        self.tables.push((name.to_owned(), Tree::Map(fields)));
+        self
+    }
+
     /// Adds a source; [`SourceUse::builder`] begins one.
     #[must_use]
     pub fn source(mut self, name: &str, source: SourceBuilder) -> Self {

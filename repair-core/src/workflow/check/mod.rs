@@ -75,6 +75,7 @@ pub(super) fn check(draft: Draft<'_>, registry: &Registry, diagnostics: &mut Dia
     let named = checker.names();
     let calendars = checker.calendars();
     checker.plugins();
+    checker.lakes();
     checker.locations();
     checker.overlays();
     checker.repairable();

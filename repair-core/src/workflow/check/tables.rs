@@ -76,6 +76,23 @@ impl<'a> Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Checks that the profile of each other lake is there. What others include has no profiles, and steps within a map have those of their workflow.
+    pub(super) fn lakes(&mut self) {
+        let draft = self.draft;
+        if draft.param_names.is_none() || !draft.workflow.items.is_empty() {
+            return;
+        }
+        let known = || draft.workflow.profiles.keys().map(String::as_str);
+        for (profile, place) in draft.lake_places.values().filter(|(profile, _)| !draft.workflow.profiles.contains_key(profile)) {
+            let help = if draft.workflow.profiles.is_empty() {
+                format!("add `profiles: {{ {profile}: {{ lake: local, with: {{ root: … }} }} }}`, which says where that lake is")
+            } else {
+                did_you_mean(profile, known()).unwrap_or_else(|| one_of(known()))
+            };
+            self.error(*place, format!("there is no profile {}", quoted(profile)), help);
+        }
+    }
+
     /// Checks that tables whose slots hold many rows, or that have none, are used only by plug-ins that can work on them, as far as their names
     /// are known.
     pub(super) fn rows(&mut self) {

@@ -201,12 +201,35 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks a value that names something of the workflow, as its schema says (`x-names: table | source | calendar`).
+    /// Checks a value that names something of the workflow, as its schema says (`x-names: table | source | calendar | lake`).
     pub(super) fn names_something(&mut self, what: &str, name: &str, place: Place) {
         let known: Vec<&str> = match what {
             // What is missing may be in an included file that could not be read.
-            "table" | "source" | "calendar" if !self.draft.complete => return,
-            "table" => self.draft.table_names.clone(),
+            "table" | "source" | "calendar" | "lake" if !self.draft.complete => return,
+            "table" => {
+                if let Some((profile, _)) = self.draft.lake_places.get(name) {
+                    let message =
+                        format!("table {} is in the lake of profile {}, and only queries of sources see it", quoted(name), quoted(profile));
+                    let help = format!(
+                        "ask it by `source: sql, with: {{ lake: {profile}, query: … }}`; to work on it, run a workflow on that profile"
+                    );
+                    return self.error(place, message, help);
+                }
+                self.draft.table_names.clone()
+            }
+            "lake" => {
+                let elsewhere = &self.draft.workflow.elsewhere;
+                if !elsewhere.contains_key(name) {
+                    let help = if elsewhere.is_empty() {
+                        format!("say of each table that the query reads that it is there: `lake: {name}`, under `tables`")
+                    } else {
+                        let known = || elsewhere.keys().map(String::as_str);
+                        did_you_mean(name, known()).unwrap_or_else(|| one_of(known()))
+                    };
+                    self.error(place, format!("no table is in a lake {}", quoted(name)), help);
+                }
+                return;
+            }
             "source" => self.draft.source_names.clone(),
             "calendar" => {
                 let built_in = self.registry.calendars().keys().map(String::as_str);

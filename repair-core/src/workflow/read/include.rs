@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
         let (tables, sources) = (self.shared_section(fields, "tables"), self.shared_section(fields, "sources"));
         let table_places = tables.iter().map(|(key, _)| (key.name.as_str(), key.place)).collect();
         let table_keys = tables.iter().filter_map(|(key, node)| Some((key.name.as_str(), node.get("keys")?))).collect();
-        let tables = self.tables(&tables);
+        let (tables, elsewhere, lake_places) = self.tables(&tables);
         let (sources, source_places) = self.sources(sources);
         let calendars = self.shared_section(fields, "calendars");
         let calendars = self.calendars(calendars);
@@ -40,6 +40,7 @@ impl<'a> Reader<'a> {
             budget: None,
             prices: None,
             tables,
+            elsewhere,
             sources,
             calendars: BTreeMap::new(),
             included: IncludedNames { tables: self.included_names("tables"), sources: self.included_names("sources") },
@@ -60,6 +61,7 @@ impl<'a> Reader<'a> {
             sources: source_places,
             table_places,
             table_keys,
+            lake_places,
             table_names: self.shared_names(fields, "tables"),
             source_names: self.shared_names(fields, "sources"),
             calendars,

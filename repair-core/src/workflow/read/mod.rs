@@ -88,6 +88,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) table_places: BTreeMap<&'a str, Place>,
     /// For each table, what says which keys are expected.
     pub(crate) table_keys: BTreeMap<&'a str, &'a Node>,
+    /// For each table in another lake, by its name here: the profile of that lake, and the place that names it.
+    pub(crate) lake_places: table::LakePlaces<'a>,
     /// Every key under `tables`, read or not.
     pub(crate) table_names: Vec<&'a str>,
     /// Every key under `sources`, read or not.

@@ -9,16 +9,32 @@ use crate::model::{Format, Partition, PartitionUnit, Rows, Table};
 use crate::workflow::{Profile, SourceUse};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
 
+/// Tables, by name.
+type Tables = BTreeMap<String, Table>;
+/// For each table of another lake, by its name in the workflow: the profile of that lake, and the place that names it.
+pub(crate) type LakePlaces<'a> = BTreeMap<&'a str, (String, Place)>;
+
 impl<'a> Reader<'a> {
-    pub(super) fn tables(&mut self, section: &[(&'a Key, &'a Node)]) -> BTreeMap<String, Table> {
+    /// The tables of the workflow's own lake, those of other lakes, and for each of these the profile of its lake, with its place.
+    pub(super) fn tables(&mut self, section: &[(&'a Key, &'a Node)]) -> (Tables, BTreeMap<String, Tables>, LakePlaces<'a>) {
         self.distinct(section);
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut elsewhere, mut places) = (Tables::new(), BTreeMap::<String, Tables>::new(), BTreeMap::new());
         for &(key, node) in section {
-            if let Some(table) = self.table(key, node) {
+            let Some((table, lake)) = self.table(key, node) else { continue };
+            let Some((lake, place)) = lake else {
                 tables.insert(key.name.clone(), table);
+                continue;
+            };
+            let there = elsewhere.entry(lake.clone()).or_default();
+            if there.keys().any(|other| other.eq_ignore_ascii_case(&table.name)) {
+                let message = format!("another table is called `{}` in the lake of profile `{lake}`, too", table.name);
+                self.error(key.place, message, Some("keep one of the two, or correct its `name`".to_owned()));
+            } else {
+                there.insert(table.name.clone(), table);
             }
+            places.insert(key.name.as_str(), (lake, place));
         }
-        tables
+        (tables, elsewhere, places)
     }
 
     /// Checks that no table has the name of another one, or of an object that we keep beside another, in a lake that ignores case.
@@ -44,8 +60,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn table(&mut self, key: &Key, node: &'a Node) -> Option<Table> {
-        const KEYS: [&str; 18] = [
+    /// A table, and the profile of its lake with its place, if that is not the workflow's own.
+    fn table(&mut self, key: &Key, node: &'a Node) -> Option<(Table, Option<(String, Place)>)> {
+        const KEYS: [&str; 20] = [
+            "lake",
+            "name",
             "location",
             "format",
             "ignore",
@@ -66,6 +85,8 @@ impl<'a> Reader<'a> {
             "settles_after",
         ];
         let fields = self.fields(node, key.place, &format!("table `{}`", key.name), &KEYS)?;
+        let lake = fields.get("lake").and_then(|node| Some((self.text(node, "`lake`")?, node.place)));
+        let name = self.name_there(&fields, key, lake.is_some());
         let location = self.required(&fields, "location", "name the folder of its files").and_then(|node| self.text(node, "`location`"));
         let formats = [("parquet", Format::Parquet), ("csv", Format::Csv), ("jsonl", Format::Jsonl)];
         let format = self
@@ -123,7 +144,7 @@ impl<'a> Reader<'a> {
         let zone = fields.get("zone").and_then(|node| self.parsed(node, "`zone`"));
         let time = time?;
         let mut table = Table {
-            name: key.name.clone(),
+            name,
             location: location?,
             format: format?,
             ignore,
@@ -154,7 +175,17 @@ impl<'a> Reader<'a> {
         if let (Ok(()), Err(error)) = (alone, table.check()) {
             self.error(key.place, error.message(), None);
         }
-        Some(table)
+        Some((table, lake))
+    }
+
+    /// The name of a table in its lake and in queries, which differs from that in the workflow only if it says so.
+    fn name_there(&mut self, fields: &Fields<'a>, key: &Key, is_elsewhere: bool) -> String {
+        let Some(node) = fields.get("name") else { return key.name.clone() };
+        if !is_elsewhere {
+            let help = "remove it, and call the table so under `tables`; add `lake` if it is in another lake";
+            self.error(fields.key_place("name"), "`name` is what a table of another lake is called there", Some(help.to_owned()));
+        }
+        self.text(node, "`name`").filter(|name| self.is_name(name, node.place, "a table")).unwrap_or_else(|| key.name.clone())
     }
 
     fn partitions(&mut self, node: &'a Node) -> Vec<Partition> {

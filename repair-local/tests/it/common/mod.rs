@@ -43,21 +43,10 @@ impl World {
     }
 }
 
-/// Every file below a folder, hidden ones too, with its bytes.
+/// Every file below a folder, hidden ones too, by its path there, with its bytes.
 pub fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop().filter(|folder| folder.exists()) {
-        for entry in fs::read_dir(&next).unwrap().map(|entry| entry.unwrap()) {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.insert(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    files
+    let own = |path: PathBuf| path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+    testdata::files(folder).into_iter().map(|(path, bytes)| (own(path), bytes)).collect()
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

@@ -1,6 +1,6 @@
 //! How a run treats answers: a wrong one is an error and leaves nothing in the lake, and what a source leaves out is judged.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -149,11 +149,8 @@ steps:
 
     /// The files that hold repairs and exceptions.
     fn overlay(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        for kept in [overlay::repairs("bars"), overlay::exceptions("bars")] {
-            files(&self.folder.path().join(kept), &mut found);
-        }
-        found
+        let kept = [overlay::repairs("bars"), overlay::exceptions("bars")];
+        kept.iter().flat_map(|kept| testdata::paths(&self.folder.path().join(kept))).collect()
     }
 
     /// The repaired minutes of a symbol, from the repaired view.
@@ -183,13 +180,6 @@ steps:
             }
         }
         bars
-    }
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files(&path, found) } else { found.push(path) }
     }
 }
 
@@ -414,11 +404,9 @@ async fn keys_are_in_no_file_of_the_lake() {
         let echo = move |seen: &Seen| if answer == 200 { healthy(seen) } else { Reply::new(answer, "text/plain", vendor::SECRET) };
         let world = World::new(&market(), echo).await;
         world.run("run", source, "AAA").await;
-        let mut all = Vec::new();
-        files(world.folder.path(), &mut all);
+        let all = testdata::files(world.folder.path());
         assert!(all.len() > 2);
-        for file in all {
-            let bytes = std::fs::read(&file).unwrap();
+        for (file, bytes) in all {
             let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!holds(vendor::SECRET) && !holds(vendor::KEY_ID), "{}", file.display());
         }

@@ -1,7 +1,7 @@
 //! The listings: what was wrong, what was repaired and by whom, what was confirmed absent and on what evidence. Rows are read as they come;
 //! only the first ones are kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
@@ -12,15 +12,15 @@ use jiff::Timestamp;
 use super::completeness::Found;
 use crate::report::MOST_ROWS;
 use crate::report::csv::CsvWriter;
-use crate::report::model::{Defect, Exception, Fix, Listing};
+use crate::report::model::{Defect, Exception, Fix, Listing, Within};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Kind, Retracted};
 use repair_core::lake::overlay::story::published_batches;
 use repair_core::lake::overlay::{self, Op, columns};
 use repair_core::lake::rollup::column;
-use repair_core::lake::shape::KeyTime;
-use repair_core::model::{Interval, Key, Table};
-use repair_core::{Error, Result};
+use repair_core::lake::shape::{self, KeyTime};
+use repair_core::model::{Estimates, Interval, Key, Table};
+use repair_core::{Error, ErrorKind, Result};
 
 /// Collects a listing.
 pub(super) struct Collector<T> {
@@ -66,11 +66,11 @@ pub(super) fn defects(page: Option<&std::path::Path>) -> Collector<Defect> {
 }
 
 pub(super) fn fixes(page: Option<&std::path::Path>) -> Collector<Fix> {
-    let names = ["table", "key", "from", "to", "slots", "op", "strategy", "source", "run", "step", "at", "retracted_by"];
+    let names = ["table", "key", "from", "to", "slots", "op", "strategy", "source", "run", "step", "at", "within_95", "retracted_by"];
     Collector::new(&names, beside(page, "fixes"), |row| {
         let mut cells = vec![row.table.clone(), row.key.to_string(), row.from.to_string(), row.to.to_string(), row.slots.to_string()];
         cells.extend([&row.op, &row.strategy, &row.source, &row.run, &row.step].map(Clone::clone));
-        cells.extend([row.at.to_string(), row.retracted_by.clone().unwrap_or_default()]);
+        cells.extend([row.at.to_string(), row.within_text(), row.retracted_by.clone().unwrap_or_default()]);
         cells
     })
 }
@@ -124,6 +124,12 @@ impl<'a> Rows<'a> {
         self.texts(name).filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row).to_owned()).unwrap_or_default()
     }
 
+    /// The intervals of the estimates of a row, by column.
+    fn estimated(&self, row: usize) -> Result<BTreeMap<String, [f64; 2]>> {
+        let text = self.text(columns::ESTIMATED, row);
+        if text.is_empty() { Ok(BTreeMap::new()) } else { Estimates::of_text(&text) }
+    }
+
     fn instant(&self, name: &str, row: usize) -> Result<Timestamp> {
         let times = column(self.batch, name)?
             .as_primitive_opt::<TimestampMicrosecondType>()
@@ -170,8 +176,10 @@ impl Part<'_> {
     pub(super) async fn fixes(&self, into: &mut Collector<Fix>, patched: &mut (dyn FnMut(&Key, i64) + Send)) -> Result<u64> {
         let retracted = self.retracted().await?;
         let mut others = 0;
+        let mut columns = FIX.to_vec();
+        columns.extend(self.has_estimates().await?.then_some(columns::ESTIMATED));
         let Some((ours, mut batches)) =
-            published_batches(self.lake, self.table, overlay::repairs, Some(self.interval), None, Some(&FIX)).await?
+            published_batches(self.lake, self.table, overlay::repairs, Some(self.interval), None, Some(&columns)).await?
         else {
             return Ok(0);
         };
@@ -199,6 +207,7 @@ impl Part<'_> {
                     strategy: rows.text(columns::STRATEGY, row),
                     source: rows.text(columns::SOURCE, row),
                     at: rows.instant(columns::AT, row)?,
+                    within: rows.estimated(row)?.into_iter().map(|(column, interval)| (column, Within::of(interval))).collect(),
                     retracted_by,
                     slots: 1,
                     key,
@@ -210,6 +219,10 @@ impl Part<'_> {
                 match &mut last {
                     Some(before) if before.to == fix.from && same_fix(before, &fix) => {
                         (before.to, before.slots) = (fix.to, before.slots + 1);
+                        for (column, within) in fix.within {
+                            let known = before.within.get(&column).copied();
+                            before.within.insert(column, known.map_or(within, |known| known.and(within)));
+                        }
                     }
                     _ => {
                         if let Some(done) = last.replace(fix) {
@@ -221,6 +234,49 @@ impl Part<'_> {
         }
         last.map_or(Ok(()), |done| into.push(done))?;
         Ok(others)
+    }
+
+    /// Whether the overlay may have intervals of estimates; older ones have no column for them.
+    async fn has_estimates(&self) -> Result<bool> {
+        let repairs = self.lake.repairs_of(self.table).await?;
+        match self.lake.describe(&repairs).await {
+            Ok(schema) => Ok(shape::find(&schema, columns::ESTIMATED)?.is_some()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The intervals of the estimates of a column that readers see for a key, each with the strategy that made it, by slot.
+    pub(super) async fn estimates(&self, key: &Key, column: &str) -> Result<BTreeMap<i64, (String, [f64; 2])>> {
+        let mut found: BTreeMap<i64, (Timestamp, String, [f64; 2])> = BTreeMap::new();
+        if !self.has_estimates().await? {
+            return Ok(BTreeMap::new());
+        }
+        let retracted = self.retracted().await?;
+        let columns = [columns::OP, columns::RUN, columns::STEP, columns::STRATEGY, columns::AT, columns::ESTIMATED];
+        let keys = [key.clone()];
+        let published =
+            published_batches(self.lake, self.table, overlay::repairs, Some(self.interval), Some(&keys), Some(&columns)).await?;
+        let Some((ours, mut batches)) = published else { return Ok(BTreeMap::new()) };
+        while let Some(batch) = batches.try_next().await? {
+            let rows = Rows::of(&ours, &batch)?;
+            for row in 0..batch.num_rows() {
+                let (run, step) = (rows.text(columns::RUN, row), rows.text(columns::STEP, row));
+                let is_hidden = Self::hidden(&retracted, Kind::Repairs, key, &rows, row, (&run, &step)).is_some();
+                let slot = self.table.identity().of_row(rows.places.times.value(row));
+                let (Some(slot), false, true) = (slot, is_hidden, rows.text(columns::OP, row) != Op::Patch.as_str()) else { continue };
+                let (at, strategy) = (rows.instant(columns::AT, row)?, rows.text(columns::STRATEGY, row));
+                // The latest repair counts, whether or not it is an estimate.
+                let interval = rows.estimated(row)?.get(column).copied().unwrap_or([f64::NAN; 2]);
+                if found.get(&slot).is_none_or(|(known, ..)| *known <= at) {
+                    found.insert(slot, (at, strategy, interval));
+                }
+            }
+        }
+        let is_known = |(slot, (_, strategy, interval)): (i64, (Timestamp, String, [f64; 2]))| {
+            interval.iter().all(|end| end.is_finite()).then_some((slot, (strategy, interval)))
+        };
+        Ok(found.into_iter().filter_map(is_known).collect())
     }
 
     /// How many places are confirmed absent by evidence that counts at an instant, by whatever run.

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use futures::TryStreamExt;
 
 use super::completeness::Examined;
+use super::listings::Part;
 use crate::report::model::{Candle, CandleChart, KeyCandles, KeyCells, Point, Series, TableReport};
 use repair_core::lake::overlay::REPAIRED_BY;
 use repair_core::lake::rollup::column;
@@ -60,7 +61,7 @@ pub(super) async fn series(of: &Examined<'_>, report: &TableReport, named: Optio
         .iter()
         .map(|slot| {
             let absent = absent.is_some_and(|absent| absent.contains(slot));
-            (slot, Point { at: grid.start_of(slot), value: None, repaired_by: None, absent })
+            (slot, Point { at: grid.start_of(slot), value: None, repaired_by: None, estimated: None, absent })
         })
         .collect();
     let request = ScanRequest::new(Layer::Repaired).in_interval(interval).of_keys(vec![key.clone()]).with_columns(vec![column.clone()]);
@@ -73,6 +74,16 @@ pub(super) async fn series(of: &Examined<'_>, report: &TableReport, named: Optio
             point.value = values.is_valid(row).then(|| values.value(row));
             point.absent = false;
             point.repaired_by = by.as_ref().filter(|by| by.is_valid(row)).map(|by| by.value(row).to_owned());
+        }
+    }
+    if points.values().any(|point| point.repaired_by.is_some()) {
+        let part = Part { lake: of.lake, table: of.table, interval, run: None };
+        for (slot, (strategy, interval)) in part.estimates(&key, &column).await? {
+            if let Some(point) = points.get_mut(&slot)
+                && point.repaired_by.as_ref() == Some(&strategy)
+            {
+                point.estimated = Some(interval);
+            }
         }
     }
     Ok(Some(Series { key, column, points: points.into_values().collect() }))

@@ -45,6 +45,7 @@ impl TableReportRequest<'_> {
             now,
             turn: 0,
             lake: repair.opened.clone(),
+            lakes: repair.lakes.clone(),
             clock: around.clock.clone(),
             cancel: around.stop.clone(),
             progress: around.observer(),

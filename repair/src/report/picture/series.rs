@@ -20,7 +20,8 @@ const MOST_DAYS: usize = 3;
 /// The chart of a series, in a size.
 pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Picture {
     let whole = size.width() - 8.0;
-    let values = || series.points.iter().filter_map(|point| point.value).filter(|value| value.is_finite());
+    let shown = |point: &Point| point.value.into_iter().chain(point.estimated.into_iter().flatten()).collect::<Vec<f64>>();
+    let values = || series.points.iter().flat_map(shown).filter(|value| value.is_finite());
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     let span = if high > low { high - low } else { 1.0 };
     let step = (whole - LEFT) / float(series.points.len().max(1));
@@ -37,7 +38,12 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Pict
     body.empty("path", &[("class", &"line"), ("d", &own(series, &x, &y))]);
     let strategies = strategies(series);
     for (index, strategy) in strategies.iter().enumerate() {
-        let class = format!("by s{}", index.min(COLOURS - 1) + 1);
+        let number = index.min(COLOURS - 1) + 1;
+        let within = within(series, strategy, &x, &y);
+        if !within.is_empty() {
+            body.empty("path", &[("class", &format!("within s{number}")), ("d", &within)]);
+        }
+        let class = format!("by s{number}");
         body.empty("path", &[("class", &class), ("d", &repaired(series, strategy, &x, &y))]);
     }
     let mut marks = [String::new(), String::new()];
@@ -82,6 +88,17 @@ pub(in crate::report) fn chart(series: &Series, zone: &Zone, size: Size) -> Pict
         .unwrap_or_default();
     let title = format!("Column {} of {key}{span}; {count} of {} slots are repaired", series.column, series.points.len());
     Picture { title, width: whole + 8.0, height: floor + 28.0, body, cells: None }
+}
+
+/// A line for each estimate of a strategy, from one end of the interval of the true value to the other.
+fn within(series: &Series, strategy: &str, x: &impl Fn(usize) -> f64, y: &impl Fn(f64) -> f64) -> String {
+    let mut path = String::new();
+    for (index, point) in series.points.iter().enumerate().filter(|(_, point)| point.repaired_by.as_deref() == Some(strategy)) {
+        if let Some([low, high]) = point.estimated {
+            let _ = write!(path, "M{} {}V{}", At(x(index)), At(y(low)), At(y(high)));
+        }
+    }
+    path
 }
 
 /// The strategies of the repaired points, by name.

@@ -19,7 +19,7 @@ use crate::lake::shape::KeyTime;
 use crate::lake::{Layer, ScanRequest};
 use crate::model::MAX_EXAMPLES;
 use crate::model::Usage;
-use crate::model::{BadCells, Cells, Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
+use crate::model::{BadCells, Cells, Findings, Fingerprints, GapList, Key, SlotGrid, SlotRange, Table};
 use crate::plugin::StepContext;
 
 /// What is the same for all windows of a step.
@@ -36,6 +36,8 @@ pub(super) struct Examination<'a> {
     /// Whether the table has more columns.
     pub(super) has_others: bool,
     pub(super) examined: &'a Examined<'a>,
+    /// The findings that are looked at again.
+    pub(super) before: Option<&'a Findings>,
 }
 
 /// The findings so far.
@@ -52,10 +54,16 @@ pub(super) struct Found {
     pub(super) standing: Vec<(Key, i64)>,
     pub(super) changed: u64,
     pub(super) overtaken: u64,
+    /// Slots that a rule could not judge, and descriptions of the first few.
+    pub(super) unjudged: u64,
+    pub(super) unjudged_examples: Vec<String>,
     /// For each rule whose `max` is far from the values of some keys, these with their medians.
     far: BTreeMap<usize, BTreeMap<Key, f64>>,
     pub(super) usage: Usage,
 }
+
+/// How many slots that could not be judged are named.
+const MOST_NAMED: usize = 3;
 
 /// A bound of more than this many medians is far from a key's values.
 const FAR: f64 = 10.0;
@@ -151,6 +159,16 @@ impl<'a> Verdict<'a> {
             || (self.own.is_none() && self.repair.is_some_and(|(_, broken)| is_wrong(broken)))
     }
 
+    /// Whether a rule could not judge what readers see there, and no other finds it wrong.
+    fn is_open(&self) -> bool {
+        let shown = match (self.repair, self.own) {
+            (Some((live, broken)), _) if live.replaces => Some(broken),
+            (_, Some(own)) => Some(own),
+            (repair, None) => repair.map(|(_, broken)| broken),
+        };
+        shown.is_some_and(|broken| broken.open.is_some() && !broken.is_wrong())
+    }
+
     /// Whether the rows of the slot must be read in full.
     fn needs_all(&self) -> bool {
         self.repair.is_some_and(|(live, _)| live.replaces) || self.culprit(true).is_some_and(|culprit| culprit.broken().whole)
@@ -210,11 +228,13 @@ impl Examination<'_> {
         if self.has_others {
             let (rows, _) = self.read(&scan(some.clone()), false, &live, found).await?;
             self.far_bounds(keys, &rows, found);
-            let judged = |key: &Key| self.verdicts(key, window, &rows, &live, &shown);
             let (mut matters, mut needs_all) = (false, false);
-            for verdict in keys.iter().flat_map(judged) {
-                matters |= verdict.matters();
-                needs_all |= verdict.needs_all();
+            for key in keys {
+                for verdict in self.verdicts(key, window, &rows, &live, &shown) {
+                    matters |= verdict.matters();
+                    needs_all |= verdict.needs_all();
+                    self.count_open(key, &verdict, found);
+                }
             }
             if !matters {
                 return Ok(());
@@ -229,8 +249,12 @@ impl Examination<'_> {
         let verdicts: Vec<(&Key, Vec<Verdict<'_>>)> = keys
             .iter()
             .map(|key| {
-                let verdicts = self.verdicts(key, window, &rows, &live, &shown).into_iter();
-                (key, verdicts.filter(Verdict::matters).collect())
+                let mut verdicts = self.verdicts(key, window, &rows, &live, &shown);
+                if !self.has_others {
+                    verdicts.iter().for_each(|verdict| self.count_open(key, verdict, found));
+                }
+                verdicts.retain(Verdict::matters);
+                (key, verdicts)
             })
             .collect();
         if needed.is_some() && verdicts.iter().flat_map(|(_, verdicts)| verdicts).any(Verdict::needs_all) {
@@ -266,6 +290,31 @@ impl Examination<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Counts a slot that a rule could not judge.
+    fn count_open(&self, key: &Key, verdict: &Verdict<'_>, found: &mut Found) {
+        if !verdict.is_open() {
+            return;
+        }
+        found.unjudged += 1;
+        if found.unjudged_examples.len() < MOST_NAMED {
+            found.unjudged_examples.push(format!("{key} at {}", self.grid.time_of(verdict.slot)));
+        }
+    }
+
+    /// What is wrong with a row, where a rule that found it wrong before can no longer judge it: that proves nothing.
+    fn held(&self, key: &Key, slot: i64, mut broken: Broken) -> Broken {
+        let (Some(open), Some(before)) = (broken.open, self.before) else { return broken };
+        let is_blamed = |name: &String| self.blamed.iter().position(|blamed| blamed == name).is_some_and(|at| open.cells >> at & 1 == 1);
+        let was_wrong = match before.cells.get(key, slot) {
+            Some(cells) => cells.columns.iter().any(is_blamed),
+            None => before.gaps.contains(key, slot),
+        };
+        if was_wrong {
+            broken.add(open);
+        }
+        broken
     }
 
     /// Notes keys whose values are far below a bound that is the same for all keys, so that it would find little of what is wrong with them.
@@ -425,7 +474,7 @@ impl Examination<'_> {
                 let fixed = patched.map_or(0, |patched| self.fixed(patched, row));
                 let changed = patched.is_some_and(|patched| patched.changed.contains(&row));
                 let overtaken = patched.is_some_and(|patched| patched.overtaken.contains(&row));
-                let odd = if broken[row].is_wrong() || fixed != 0 || changed || overtaken {
+                let odd = if broken[row].is_wrong() || broken[row].open.is_some() || fixed != 0 || changed || overtaken {
                     let shown = if fixed == 0 { Vec::new() } else { shown.as_deref().map(|shown| of_row(shown, row)).unwrap_or_default() };
                     rows.odd.push(Odd { broken: broken[row], fixed, changed, overtaken, shown });
                     u32::try_from(rows.odd.len() - 1).ok()
@@ -561,12 +610,12 @@ impl Examination<'_> {
                 false if is_shown(live) => shown.broken[live.batch][live.row].or(of_repair),
                 false => shown.broken[live.batch][live.row],
             };
-            let repair = live.get(key, slot).map(|live| (live, broken(live)));
+            let repair = live.get(key, slot).map(|live| (live, self.held(key, slot, broken(live))));
             let own = of_slot.broken.or(among.without(of_slot.fixed));
             let own = if of_slot.fixed == 0 { own } else { own.or(of_repair.only(of_slot.fixed)) };
             Verdict {
                 slot,
-                own: (of_slot.rows > 0).then_some(own),
+                own: (of_slot.rows > 0).then(|| self.held(key, slot, own)),
                 is_patched: of_slot.fixed != 0,
                 has_changed: of_slot.changed,
                 is_overtaken: of_slot.overtaken,

@@ -10,10 +10,12 @@
 //! repair that repeats a value is not mistaken for a frozen sensor.
 
 mod bounds;
+mod equals;
 mod examine;
 mod related;
 mod rule;
 mod series;
+mod totals;
 mod unique;
 
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use equals::{Counted, Equals, Incomplete, TotalOf};
 use rule::MOST_BLAMED;
 pub(super) use rule::numbers;
 pub use rule::{Bound, ColumnComparison, ColumnOf, FromTable, OneOf, Outlier, Rule, Sentinel, TimesMedian};
@@ -110,6 +113,7 @@ impl Detector for Invalid {
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
+        totals::check(context, context.table(&self.series.table)?, &self.rules)?;
         if context.table(&self.series.table)?.rows == Rows::Unique {
             return unique::detect(context, self, again).await;
         }
@@ -129,6 +133,7 @@ impl Detector for Invalid {
         let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
         let mut of_table = self.rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
         related::read(context, &mut of_table).await?;
+        totals::relate(context, table, &schema, &mut of_table).await?;
         let mut notices = base.notices;
         for bound in of_table.iter_mut().flat_map(Rule::tables) {
             if let Bound::Table(from) = bound {
@@ -144,7 +149,8 @@ impl Detector for Invalid {
         let (grid, examined, columns) = (scope.grid, &examined, &columns);
         let blamed = blamed(&of_table)?;
         let rules = (self.rules.as_slice(), of_table.as_slice());
-        let examination = Examination { context, table, grid, rules, blamed: &blamed, columns, has_others, examined };
+        let examination = Examination { context, table, grid, rules, blamed: &blamed, columns, has_others, examined, before: again };
+        let has_totals = of_table.iter().any(|rule| rule.equals.is_some());
         let keys = examined.keys();
         let mut found = Found::default();
         let windows = windows(scope.grid, hull, keys.len());
@@ -155,17 +161,22 @@ impl Detector for Invalid {
             context.check_cancelled()?;
             if let Some((narrow, keys)) = narrowed(examined, window, &keys) {
                 let window = if is_of_all { window } else { narrow };
-                examination.examine(window, &keys, &mut found).await?;
+                let with_totals = if has_totals { Some(totals::of_window(context, &of_table, &scope, window, &keys).await?) } else { None };
+                let rules = (self.rules.as_slice(), with_totals.as_deref().unwrap_or(&of_table));
+                Examination { rules, ..examination }.examine(window, &keys, &mut found).await?;
             }
             context.progress.advance(&context.step, done + 1, total);
         }
         if again.is_none() {
             notices.extend(examination.notices(&found));
+            totals::blind(&of_table, found.unjudged)?;
         }
+        notices.extend(totals::notice(table, &of_table, found.unjudged, &found.unjudged_examples));
         let gaps = found.gaps();
         let mut counts = base.counts;
         (counts.defective, counts.replaced, counts.changed) = (gaps.missing(), found.replaced, found.changed);
         (counts.patched, counts.cells, counts.overtaken_cells) = (found.patched, found.cells.len(), found.overtaken);
+        counts.unjudged = found.unjudged;
         counts.gaps = gaps.len() as u64;
         let mut usage = base.usage;
         usage += found.usage;

@@ -11,6 +11,7 @@ use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::equals::{Equals, TotalOf};
 use super::related::comparable;
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, is_text};
@@ -38,6 +39,9 @@ pub struct Rule {
     /// Another table, one of whose rows must have the value: `{ table: customers, column: id }`. A null refers to nothing, and is not judged.
     #[serde(default, rename = "in")]
     pub one_of: Option<OneOf>,
+    /// A total of the rows of another table that belong to the row, which the value must equal: `{ table: items, sum: amount }`. A null is not judged.
+    #[serde(default)]
+    pub equals: Option<Equals>,
     /// Refuses values that are too far from the values around them.
     #[serde(default)]
     pub outlier: Option<Outlier>,
@@ -287,6 +291,9 @@ impl fmt::Display for Rule {
         if let Some(OneOf::Column(ColumnOf { table, column })) = &self.one_of {
             write!(f, ", in: {{ table: {table}, column: {column} }}")?;
         }
+        if let Some(total) = self.total() {
+            write!(f, ", equals: {total}")?;
+        }
         if let Some(outlier) = self.outlier {
             write!(f, ", outlier of {} slots on each side", outlier.window)?;
         }
@@ -319,13 +326,18 @@ impl Rule {
     /// # Errors
     /// `invalid`, with what to write instead.
     pub(super) fn check(&self) -> Result<()> {
-        let by_itself = self.min.is_some() || self.max.is_some() || !self.not.is_empty() || self.not_null || self.one_of.is_some();
+        let by_itself = self.min.is_some()
+            || self.max.is_some()
+            || !self.not.is_empty()
+            || self.not_null
+            || self.one_of.is_some()
+            || self.equals.is_some();
         let of_column = by_itself || self.is_among_neighbours();
         match (&self.column, &self.holds) {
             (Some(column), None) if !of_column => {
                 let message = format!(
-                    "the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `in`, `outlier`, `frozen`, `never_falls` or \
-                     `jump`"
+                    "the rule for column `{column}` has no condition; add `min`, `max`, `not`, `not_null`, `in`, `equals`, `outlier`, `frozen`, `never_falls` \
+                     or `jump`"
                 );
                 return Err(Error::invalid(message));
             }
@@ -336,6 +348,7 @@ impl Rule {
         if self.columns.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid("`columns` of a rule is empty; list the columns whose values are wrong, or leave it out"));
         }
+        self.total().map_or(Ok(()), TotalOf::check)?;
         let number = |bound: &Option<Bound>| bound.as_ref().and_then(Bound::number);
         for bound in [&self.min, &self.max].into_iter().flatten() {
             if let Bound::Median(TimesMedian { times_median }) = bound
@@ -368,6 +381,15 @@ impl Rule {
             return Err(Error::invalid("`frozen` is out of range; use 2 to 10000 equal values in a row"));
         }
         Ok(())
+    }
+
+    /// The total that values must equal, as it is written.
+    pub(super) fn total(&self) -> Option<&TotalOf> {
+        match self.equals.as_ref()? {
+            Equals::Total(of) => Some(of),
+            Equals::Related(related) => Some(&related.of),
+            Equals::Known(totals) => Some(&totals.related.of),
+        }
     }
 
     /// Whether it judges a row among others of its key.
@@ -437,6 +459,13 @@ impl Rule {
                 )));
             }
         }
+        if let (true, Some(name)) = (rule.equals.is_some(), rule.column.as_deref())
+            && is_own(name)
+        {
+            return Err(Error::invalid(format!(
+                "a rule with `equals` is about `{name}`, which is key or time of table `{table}`, and no repair changes these; name another column"
+            )));
+        }
         if let (Some(_), Some(name)) = (&rule.one_of, rule.column.as_deref())
             && is_own(name)
         {
@@ -490,7 +519,13 @@ impl Rule {
             Operand::Column(name) => Some(name.as_str()),
             Operand::Number(_) => None,
         });
-        self.column.as_deref().into_iter().chain(compared).chain(self.columns.iter().flatten().map(String::as_str))
+        let related = match &self.equals {
+            Some(Equals::Related(related)) => Some(related),
+            Some(Equals::Known(totals)) => Some(&totals.related),
+            _ => None,
+        };
+        let belonging = related.into_iter().flat_map(|related| related.reads.iter().map(String::as_str));
+        self.column.as_deref().into_iter().chain(compared).chain(belonging).chain(self.columns.iter().flatten().map(String::as_str))
     }
 
     /// Marks the rows of a batch that break this rule by themselves. A column that the batch does not have is not judged.
@@ -516,6 +551,9 @@ impl Rule {
         if let Some(OneOf::Values(known)) = &self.one_of {
             let values = comparable(self.column.as_deref().unwrap_or_default(), values)?;
             mark(wrong, number, |row| values.is_valid(row) && !known.contains(values.value(row)));
+        }
+        if let Some(Equals::Known(totals)) = &self.equals {
+            totals.mark((self.column.as_deref().unwrap_or_default(), values), batch, number, wrong)?;
         }
         let (min, max) = self.numbers();
         let is_of_numbers = min.is_some() || max.is_some() || self.not.iter().any(|not| matches!(not, Sentinel::Number(_)));
@@ -562,9 +600,17 @@ pub(super) struct Broken {
     pub(super) whole: bool,
     /// The columns whose values are wrong, as bits.
     pub(super) cells: u128,
+    /// The first rule that cannot judge it, and the columns that such rules blame.
+    pub(super) open: Option<Breach>,
 }
 
 impl Broken {
+    /// Notes that a rule cannot judge the row.
+    pub(super) fn leave_open(&mut self, breach: Breach) {
+        let known = self.open.map_or(0, |open| open.cells);
+        self.open = Some(Breach { rule: self.open.map_or(breach.rule, |open| open.rule), cells: known | breach.cells });
+    }
+
     pub(super) fn add(&mut self, breach: Breach) {
         self.rule.get_or_insert(breach.rule);
         self.whole |= breach.cells == 0;
@@ -573,7 +619,12 @@ impl Broken {
 
     /// What is wrong with one of two rows.
     pub(super) fn or(self, other: Self) -> Self {
-        Self { rule: self.rule.or(other.rule), whole: self.whole || other.whole, cells: self.cells | other.cells }
+        Self {
+            rule: self.rule.or(other.rule),
+            whole: self.whole || other.whole,
+            cells: self.cells | other.cells,
+            open: self.open.or(other.open),
+        }
     }
 
     pub(super) fn is_wrong(&self) -> bool {

@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-use super::{Invalid, blamed, related};
+use super::{Invalid, blamed, related, totals};
 use crate::builtin::detect::expected::blind_if_missing;
 use crate::builtin::detect::invalid::rule::{Breach, Broken, Rule};
 use crate::builtin::detect::unique::{self, KEYS_AT_ONCE, replacing};
@@ -52,10 +52,13 @@ pub(super) fn fits(with: &Value, table: &Table) -> Result<()> {
 fn among_neighbours(rule: &str, table: &Table) -> Error {
     Error::invalid(format!(
         "`{rule}` judges a row among its neighbours, and the rows of table `{}` have none, because it has `rows: unique`; judge each row by itself, with \
-         `min`, `max`, `not`, `not_null`, `in` or `holds`",
+         `min`, `max`, `not`, `not_null`, `in`, `equals` or `holds`",
         table.name
     ))
 }
+
+/// How many rows that could not be judged are named.
+const MOST_NAMED: usize = 3;
 
 /// A row that is wrong.
 struct Wrong {
@@ -80,6 +83,8 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
     let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
     let mut of_table = rules.iter().map(|rule| rule.of_table(table, &schema)).collect::<Result<Vec<_>>>()?;
     related::read(context, &mut of_table).await?;
+    totals::relate(context, table, &schema, &mut of_table).await?;
+    totals::of_all(context, &mut of_table).await?;
     let columns: BTreeSet<&str> = of_table.iter().flat_map(Rule::columns).collect();
     let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
     let blamed = blamed(&of_table)?;
@@ -88,6 +93,7 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
     let mut shown = context.lake.scan(table, &request).await.map_err(blind_if_missing)?;
     let mut wrong: BTreeMap<Key, BTreeMap<i64, Wrong>> = BTreeMap::new();
     let (mut rows, mut count) = (0, 0);
+    let mut unjudged: Vec<String> = Vec::new();
     while let Some(batch) = shown.try_next().await? {
         context.check_cancelled()?;
         rows += batch.num_rows() as u64;
@@ -95,7 +101,14 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
         let (by, cells) = (text(&batch, REPAIRED_BY)?, text(&batch, REPAIRED_CELLS)?);
         let places = KeyTime::of(table, &batch)?;
         for (row, broken) in broken.into_iter().enumerate() {
+            let broken = held(again, &blamed, (&places, row), broken);
             if !broken.is_wrong() {
+                if broken.open.is_some() {
+                    found.counts.unjudged += 1;
+                    if unjudged.len() < MOST_NAMED {
+                        unjudged.push(places.key(row).to_string());
+                    }
+                }
                 found.counts.replaced += u64::from(by.is_valid(row));
                 found.counts.patched += u64::from(by.is_null(row) && cells.is_valid(row));
                 continue;
@@ -113,6 +126,10 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
             )));
         }
     }
+    if again.is_none() {
+        totals::blind(&of_table, found.counts.unjudged)?;
+    }
+    found.notices.extend(totals::notice(table, &of_table, found.counts.unjudged, &unjudged));
     found.usage.rows_read += rows;
     (found.counts.expected, found.counts.present) = (rows, rows);
     found.counts.audited_keys = rows;
@@ -125,6 +142,21 @@ pub(super) async fn detect(context: &StepContext, invalid: &Invalid, again: Opti
     found.counts.gaps = found.gaps.len() as u64;
     found.counts.cells = found.cells.len();
     Ok(Findings { kind: DefectKind::Invalid, ..found })
+}
+
+/// What is wrong with a row, where a rule that found it wrong before can no longer judge it: that proves nothing.
+fn held(again: Option<&Findings>, blamed: &[String], (places, row): (&KeyTime<'_>, usize), mut broken: Broken) -> Broken {
+    let (Some(open), Some(before)) = (broken.open, again) else { return broken };
+    let (key, time_us) = (places.key(row), places.times.value(row));
+    let is_blamed = |name: &String| blamed.iter().position(|blamed| blamed == name).is_some_and(|at| open.cells >> at & 1 == 1);
+    let was_wrong = match before.cells.get(&key, time_us) {
+        Some(cells) => cells.columns.iter().any(is_blamed),
+        None => before.gaps.contains(&key, time_us),
+    };
+    if was_wrong {
+        broken.add(open);
+    }
+    broken
 }
 
 /// Adds the wrong rows of some keys to the findings, once it is known which versions there are.

@@ -7,7 +7,6 @@
     clippy::cast_sign_loss,
     reason = "a test that fails, panics"
 )]
-#![cfg(feature = "sql")]
 
 use std::sync::Arc;
 
@@ -20,8 +19,13 @@ use repair_core::testing::context;
 use repair_core::{ErrorKind, Result};
 use serde_json::json;
 
-async fn world() -> (World, Table) {
+fn with_sql() -> World {
     let world = World::new();
+    World { lake: world.lake.with_query_engine(Arc::new(repair_sql::DataFusion)), folder: world.folder }
+}
+
+async fn world() -> (World, Table) {
+    let world = with_sql();
     let near = SlotRule { tolerance_s: 25, ..SlotRule::default() };
     let table = Table { partition_by: by(PartitionUnit::Day), slots: near, ..bars() };
     let rows = [row("A", "2018-04-04T00:00:00Z", 1.0), row("A", "2018-04-04T00:01:20Z", 2.0), row("B", "2018-04-05T00:00:00Z", 3.0)];
@@ -214,7 +218,7 @@ async fn what_others_own_is_never_written_to() {
 
 /// A lake of two tables whose names and columns are in capital letters, as some offices publish them.
 fn capitals() -> (World, Vec<Table>) {
-    let world = World::new();
+    let world = with_sql();
     world.write(
         "dispatch/a.csv",
         "REGIONID,SETTLEMENTDATE,TOTALDEMAND,Adj Price\nNSW1,2024-03-04T00:00:00Z,10,1.5\nVIC1,2024-03-04T00:00:00Z,20,2.5\n",
@@ -286,7 +290,7 @@ async fn names_are_found_in_any_case_as_on_athena() {
 
 #[tokio::test]
 async fn columns_that_differ_only_in_case_are_written_exactly() {
-    let world = World::new();
+    let world = with_sql();
     world.write("bars/a.csv", "symbol,ts,Close,CLOSE\nA,2024-03-04T00:00:00Z,1,2\n");
     let tables = [Table { format: Format::Csv, ..bars() }];
     assert!(ask(&world, &tables, r#"SELECT "Close", "CLOSE", SYMBOL FROM bars"#).await.contains("| 1     | 2     | A "));
@@ -296,7 +300,7 @@ async fn columns_that_differ_only_in_case_are_written_exactly() {
 
 #[tokio::test]
 async fn a_column_that_files_disagree_about_stops_only_the_queries_that_name_it() {
-    let world = World::new();
+    let world = with_sql();
     let rows = batch(&[row("A", "2024-03-04T00:00:00Z", 1.0)]);
     let with = |column: arrow::array::ArrayRef| {
         let names = rows.schema().fields().iter().map(|field| field.name().clone()).chain(["Note".to_owned()]).collect::<Vec<_>>();

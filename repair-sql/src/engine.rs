@@ -4,40 +4,40 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use ::datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
-use ::datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-use ::datafusion::catalog::{Session, TableProvider};
-use ::datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
-use ::datafusion::dataframe::DataFrame;
-use ::datafusion::datasource::MemTable;
-use ::datafusion::datasource::empty::EmptyTable;
-use ::datafusion::error::{DataFusionError, Result as SqlResult};
-use ::datafusion::execution::context::{SQLOptions, SessionContext};
-use ::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use ::datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use ::datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
-use ::datafusion::physical_plan::ExecutionPlan;
-use ::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use ::datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use ::datafusion::prelude::SessionConfig;
-use ::datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
-use ::datafusion::sql::sqlparser::dialect::GenericDialect;
-use ::datafusion::sql::sqlparser::parser::Parser;
-use ::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use async_trait::async_trait;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
+use datafusion::dataframe::DataFrame;
+use datafusion::datasource::MemTable;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::error::{DataFusionError, Result as SqlResult};
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use futures::StreamExt;
+use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::query::{Bound, Relation, Seen};
 use repair_core::lake::shape;
 use repair_core::lake::veil::{Over, Veil};
-use repair_core::lake::{BatchStream, Layer, ScanRequest, overlay};
-use repair_core::model::Table;
+use repair_core::lake::{BatchStream, Layer, ReadLake, ScanRequest, overlay};
+use repair_core::model::{SlotRange, Table};
 use repair_core::{Error, Result};
+use repair_local::LocalLake;
+use repair_local::query::TableRows;
+use repair_local::threads::{self, blocking};
 
-use crate::files::{self, blocking};
-use crate::lake::Inner;
-use crate::scan::{self, Scan};
-use crate::sql::{Asked, UnknownColumn};
-use repair_core::lake::partition::TimeBounds;
+use crate::{Asked, UnknownColumn};
 
 /// Memory for sorts and joins; beyond this they use the disk.
 const MEMORY_BYTES: usize = 1 << 30;
@@ -69,7 +69,7 @@ pub(super) fn name(relation: &str) -> String {
     format!("\"{}\"", shown_name(relation))
 }
 
-pub(super) async fn query(lake: &Arc<Inner>, asked: &Asked) -> Result<BatchStream> {
+pub(super) async fn query(lake: &LocalLake, asked: &Asked) -> Result<BatchStream> {
     let Asked { tables, sql, relations, seen } = asked;
     let text = sql.to_owned();
     blocking(move || super::depth::check(&text)).await?;
@@ -116,7 +116,7 @@ pub(super) async fn query(lake: &Arc<Inner>, asked: &Asked) -> Result<BatchStrea
 }
 
 async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], relations: &[(String, Relation)], sql: &str) -> SqlResult<DataFrame> {
-    let config = SessionConfig::new().with_target_partitions(files::workers());
+    let config = SessionConfig::new().with_target_partitions(threads::workers());
     let context = SessionContext::new_with_config_rt(config, runtime.clone());
     for table in tables {
         context.register_table(TableReference::bare(table.shown_name.as_str()), Arc::new(table.clone()))?;
@@ -156,12 +156,11 @@ fn is_missing_table(refused: &DataFusionError) -> bool {
 }
 
 /// The error for a query that names a column about which the files of its table disagree.
-async fn left_out(lake: &Arc<Inner>, tables: &[Table], refused: &DataFusionError) -> Result<Option<Error>> {
+async fn left_out(lake: &LocalLake, tables: &[Table], refused: &DataFusionError) -> Result<Option<Error>> {
     let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
     let SchemaError::FieldNotFound { field, .. } = of_schema.as_ref() else { return Ok(None) };
     for table in tables {
-        let (inner, named) = (lake.clone(), table.clone());
-        let Ok(schema) = blocking(move || scan::describe(&inner, &named)).await else { continue };
+        let Ok(schema) = lake.describe(table).await else { continue };
         if let Some(left_out) = shape::left_out(&schema).into_iter().find(|left_out| is_same(&left_out.column, &field.name)) {
             return Ok(Some(left_out.refusal().on("table", &table.name)));
         }
@@ -312,7 +311,7 @@ fn aliases(sql: &str) -> HashMap<String, String> {
 }
 
 /// Whether a table has columns with names that we add.
-async fn reserved(lake: &Arc<Inner>, table: &Table) -> Result<bool> {
+async fn reserved(lake: &LocalLake, table: &Table) -> Result<bool> {
     let raw = LakeTable::new(lake.clone(), table.clone(), Layer::Raw, None).await?;
     Ok(shape::refuse_reserved(table, &raw.schema).is_err())
 }
@@ -344,7 +343,7 @@ fn external(error: Error) -> DataFusionError {
 /// A table, or its repaired view, as the engine sees it.
 #[derive(Clone)]
 struct LakeTable {
-    lake: Arc<Inner>,
+    lake: LocalLake,
     table: Table,
     layer: Layer,
     /// Its columns.
@@ -358,14 +357,11 @@ struct LakeTable {
 }
 
 impl LakeTable {
-    async fn new(lake: Arc<Inner>, table: Table, layer: Layer, seen: Option<&Seen>) -> Result<Self> {
+    async fn new(lake: LocalLake, table: Table, layer: Layer, seen: Option<&Seen>) -> Result<Self> {
         let schema = match seen {
             Some(Seen::Instead(rows)) if layer == Layer::Repaired => overlay::view_schema(&rows.schema),
             Some(Seen::Instead(rows)) => rows.schema.clone(),
-            Some(Seen::Behind(_)) | None => {
-                let (inner, named) = (lake.clone(), table.clone());
-                blocking(move || Ok(Scan::within(&inner, &named, layer, TimeBounds::ALL, None, None)?.schema)).await?
-            }
+            Some(Seen::Behind(_)) | None => lake.columns_of(&table, layer).await?,
         };
         // A hidden cell looks like a null, and a repair may lack values.
         let schema = match seen {
@@ -413,7 +409,7 @@ impl LakeTable {
             }
         }
         // A slot of the view is decided as a whole; otherwise a raw row outside the bounds would not hide its repair.
-        if self.layer == Layer::Repaired { scan::whole_slots(&self.table, &bounds) } else { bounds }
+        if self.layer == Layer::Repaired { whole_slots(&self.table, &bounds) } else { bounds }
     }
 
     fn is_time(&self, column: &str) -> bool {
@@ -511,15 +507,9 @@ impl LakeTable {
             _ => Vec::new(),
         };
         let over = veil.map(|veil| veil.over(self.layer)).transpose()?.map(Arc::new);
-        let (lake, table, layer, bounds) = (self.lake.clone(), self.table.clone(), self.layer, self.bounds(filters));
-        let scan = move || {
-            let scan = Scan::within(&lake, &table, layer, bounds, None, Some(&columns))?;
-            scan.check_owner(&lake)?;
-            Ok(scan)
-        };
-        let scan = blocking(scan).await?;
-        let (names, schema) = (scan.schema.clone(), scan.schema.clone());
-        Ok(LakeRows { table: self.table.name.clone(), scan: Some((Arc::new(scan), over)), more: repairs, names, schema })
+        let rows = self.lake.rows_of(&self.table, self.layer, self.bounds(filters), columns).await?;
+        let (names, schema) = (rows.schema().clone(), rows.schema().clone());
+        Ok(LakeRows { table: self.table.name.clone(), rows: Some((rows, over)), more: repairs, names, schema })
     }
 
     /// Rows that are not the lake's.
@@ -536,7 +526,7 @@ impl LakeTable {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             more.push(RecordBatch::try_new_with_options(names.clone(), columns.collect(), &options)?);
         }
-        Ok(LakeRows { table: self.table.name.clone(), scan: None, more, schema: names.clone(), names })
+        Ok(LakeRows { table: self.table.name.clone(), rows: None, more, schema: names.clone(), names })
     }
 }
 
@@ -544,7 +534,7 @@ struct LakeRows {
     /// The table's name.
     table: String,
     /// The rows of the lake, and what they are seen through.
-    scan: Option<(Arc<Scan>, Option<Arc<Over>>)>,
+    rows: Option<(TableRows, Option<Arc<Over>>)>,
     /// Rows that follow them, in the same columns or in more, in any order.
     more: Vec<RecordBatch>,
     /// The columns, with the table's own names.
@@ -571,8 +561,8 @@ impl PartitionStream for LakeRows {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             Ok(RecordBatch::try_new_with_options(schema.clone(), columns.collect::<SqlResult<Vec<_>>>()?, &options)?)
         };
-        let scanned = self.scan.clone().map(|(scan, over)| {
-            scan::stream(scan).map(move |batch| match &over {
+        let scanned = self.rows.clone().map(|(rows, over)| {
+            rows.stream().map(move |batch| match &over {
                 Some(over) => over.shown(&batch?),
                 None => batch,
             })
@@ -582,4 +572,20 @@ impl PartitionStream for LakeRows {
         let rows = rows.map(move |batch| shown(batch.map_err(external)?));
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
+}
+
+/// The bounds of all slots that bounds touch, since a slot of the repaired view is decided as a whole.
+fn whole_slots(table: &Table, bounds: &TimeBounds) -> TimeBounds {
+    let Ok(grid) = table.grid() else { return *bounds };
+    let slot = |time_us: i64| grid.slot_of_seconds(time_us.div_euclid(SECOND_US));
+    let mut wide = *bounds;
+    if bounds.from_us > i64::MIN {
+        let first = slot(bounds.from_us);
+        wide.from_us = TimeBounds::of_slots(&grid, SlotRange::new(first, first + 1)).from_us;
+    }
+    if bounds.to_us < i64::MAX {
+        let last = slot(bounds.to_us);
+        wide.to_us = TimeBounds::of_slots(&grid, SlotRange::new(last, last + 1)).to_us;
+    }
+    wide
 }

@@ -17,11 +17,11 @@ use repair_core::lake::query::{Relation, Seen};
 use repair_core::lake::veil::{Veil, VeilParts};
 use repair_core::model::Table;
 use repair_core::{Error, ErrorKind, Result};
+use repair_local::LocalLake;
+use repair_local::threads::{self, blocking};
 use serde::{Deserialize, Serialize};
 
-use crate::files::blocking;
-use crate::lake::LocalLake;
-use crate::sql::Asked;
+use crate::Asked;
 
 /// The argument with which this program is started again.
 const ARGUMENT: &str = "repair-sql-worker";
@@ -48,7 +48,7 @@ pub(super) fn is_served() -> bool {
     SERVED.load(Ordering::Relaxed)
 }
 
-/// See [`super::serve_sql`].
+/// See [`super::serve`].
 pub(super) fn serve() {
     if std::env::args_os().nth(1).is_some_and(|first| first == ARGUMENT) {
         std::process::exit(match work() {
@@ -150,11 +150,11 @@ fn work() -> Result<()> {
     }
     let asked = Asked { tables: request.tables, sql: request.sql, relations, seen };
     let no_threads = |error: io::Error| Error::new(ErrorKind::Transient, "the system gives the process for SQL no threads").because(error);
-    let workers = crate::files::workers();
+    let workers = threads::workers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build();
     runtime.map_err(no_threads)?.block_on(async {
         let lake = LocalLake::open(&request.root)?;
-        let mut rows = super::datafusion::query(lake.inner(), &asked).await?;
+        let mut rows = super::engine::query(&lake, &asked).await?;
         let gone = |error: arrow::error::ArrowError| Error::internal("nobody reads the rows of the SQL any more").because(error);
         let mut writer = None;
         while let Some(batch) = rows.try_next().await? {
@@ -259,7 +259,7 @@ pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
     let Some((rows, said)) = opened.await? else { return Ok(futures::stream::empty().boxed()) };
     let reading = until.0.clone();
     let mut said = Some(said);
-    let stream = crate::scan::stream_of(move |sink| {
+    let stream = threads::stream_of(move |sink| {
         let mut broken: Option<arrow::error::ArrowError> = None;
         for batch in rows {
             match batch {

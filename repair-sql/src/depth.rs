@@ -3,10 +3,10 @@
 
 use std::ops::ControlFlow;
 
-use ::datafusion::sql::sqlparser::ast::{Expr, Query, Visit, Visitor};
-use ::datafusion::sql::sqlparser::dialect::GenericDialect;
-use ::datafusion::sql::sqlparser::parser::Parser;
-use ::datafusion::sql::sqlparser::tokenizer::Tokenizer;
+use datafusion::sql::sqlparser::ast::{Expr, Query, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use repair_core::{Error, Result};
 
 /// Queries that people write nest tens of expressions; generated ones, some hundreds.
