@@ -127,6 +127,7 @@ pub mod said;
 pub mod schedule;
 pub mod state;
 pub mod status;
+mod within;
 
 pub use arrow;
 pub use jiff;
