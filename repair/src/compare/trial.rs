@@ -186,11 +186,11 @@ impl Arena<'_> {
             // How many rows are observed and how many repaired always differs.
             let mut columns = score::number_columns(&table, &schema);
             columns.retain(|name| ![rollup::OBSERVED, rollup::REPAIRED].contains(&name.as_str()));
-            let mut numbers = Numbers::of_columns(columns);
-            for batch in &batches {
-                numbers.add(&table, batch, |_, time_us| Some(time_us))?;
-            }
-            tables.insert(table.name, numbers);
+            let known_by = match self.workflow.tables.get(&table.name) {
+                Some(declared) => declared.key.iter().chain([&declared.time]).cloned().collect(),
+                None => score::other_columns(&schema),
+            };
+            tables.insert(table.name, Numbers::of_rows(columns, &known_by, &batches)?);
         }
         Ok((tables, problems))
     }
