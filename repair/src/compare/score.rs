@@ -31,9 +31,14 @@ pub fn number_columns(table: &Table, schema: &Schema) -> Vec<String> {
     numbers.map(|field| field.name().clone()).collect()
 }
 
-/// The columns that hold no numbers. A row of a table that only an aggregate describes is known by them.
+/// The columns that hold neither numbers nor what is true or false. A row of a table that only an aggregate describes is known by them.
 pub fn other_columns(schema: &Schema) -> Vec<String> {
-    schema.fields().iter().filter(|field| !field.data_type().is_numeric()).map(|field| field.name().clone()).collect()
+    schema
+        .fields()
+        .iter()
+        .filter(|field| !field.data_type().is_numeric() && *field.data_type() != DataType::Boolean)
+        .map(|field| field.name().clone())
+        .collect()
 }
 
 impl Numbers {
