@@ -332,7 +332,7 @@ impl LocalLake {
     pub fn only_read(self) -> Self {
         let mut inner = Inner::new(self.inner.root.clone());
         inner.keeps = false;
-        Self { inner: Arc::new(inner), engine: self.engine }
+        Self { inner: Arc::new(inner), ..self }
     }
 
     /// The folder.

@@ -111,6 +111,7 @@ pub mod compact;
 pub mod compare;
 pub mod doctor;
 #[cfg(feature = "local")]
+mod family;
 pub mod first_steps;
 mod hold;
 pub mod ledger;

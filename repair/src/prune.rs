@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use repair_core::Result;
 use repair_core::engine::{JsonFormat, Outcome};
-use repair_core::lake::{KeptObject, name};
+use repair_core::lake::{KeptObject, known, name};
 use serde::Serialize;
 
 use crate::notify::MOST_AGE;
@@ -20,6 +20,9 @@ use crate::request::awaitable;
 
 /// How long ago a run must have ended.
 const OLDER_THAN: Duration = Duration::from_secs(30 * 86_400);
+
+/// The area that has a record for each run that was pruned, so that nobody takes what is gone for lost. No run is named like it.
+pub(crate) const PRUNED: &str = ".pruned";
 
 /// What was delivered about a run is kept as long as messages about it may be.
 const NOTIFIED: &str = "notified";
@@ -172,6 +175,7 @@ impl OpenLake {
                 continue;
             }
             let lake = self.lake_of(Some((journal.as_ref(), &run.run))).await?;
+            known::put_text(lake.as_ref(), PRUNED, &run.run, "{}".to_owned()).await.map_err(|error| error.on("run", &run.run))?;
             lake.remove_kept(&run.objects).await.map_err(|error| error.on("run", &run.run))?;
             journal.forget(&run.run).await.map_err(|error| error.on("run", &run.run))?;
             removed.bytes += run.bytes;

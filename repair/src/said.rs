@@ -175,7 +175,8 @@ impl OpenLake {
     /// Approves or rejects what a run waits for. The step need be named only if several wait.
     ///
     /// # Errors
-    /// `not-found` if there is no such run; `conflict` if it waits for no approval, or for several and none is named; those of the lake.
+    /// `not-found` if there is no such run; `conflict` if it waits for no approval, for several and none is named, or if it was decided already; those of the
+    /// lake.
     pub async fn decide(&self, run: &str, step: Option<&str>, approved: bool, by: Option<&str>, reason: Option<String>) -> Result<Said> {
         let state = self.state(run).await?;
         refuse_ended(run, state.ended.is_some())?;
@@ -196,6 +197,14 @@ impl OpenLake {
         };
         let by = &who(by);
         let lake = self.lake_of_run(run).await?;
+        // The run may not have looked yet; whoever decided first was answered that it counts.
+        if let Some(first) = Decision::read(lake.as_ref(), run, &one.step, one.visit).await?.filter(|first| first.answers(one.attempt)) {
+            let word = if first.approved { "approved" } else { "rejected" };
+            return conflict(format!(
+                "step `{}` of run `{run}` was {word} by {} at {:.0}, and the first decision counts",
+                one.step, first.by, first.at
+            ));
+        }
         let proposed = one.proposal.as_ref().and_then(|proposal| serde_json::to_value(proposal).ok()).unwrap_or_default();
         let decision = Decision::new(approved, one.attempt, by.as_str(), at, reason).about(proposed);
         decision.say(lake.as_ref(), run, &one.step, one.visit).await?;

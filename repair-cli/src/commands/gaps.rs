@@ -94,7 +94,8 @@ fn remarks(gaps: &GapsReport) -> Vec<String> {
     for search in &gaps.searches {
         let kind = search.kind.as_str();
         let slots = if search.slots == 0 { format!("no slot is {kind}") } else { format!("{} {kind}", count(search.slots, "slot")) };
-        lines.push(format!("step {}, table {}: {slots}", search.step, search.table));
+        let of = search.run.as_ref().map(|run| format!(" of run {run}")).unwrap_or_default();
+        lines.push(format!("step {}{of}, table {}: {slots}", search.step, search.table));
         if search.repaired_since > 0 {
             lines.push(format!(
                 "note: {} of step {} repaired or confirmed absent since; no step has looked again, so they are still listed",

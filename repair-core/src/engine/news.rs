@@ -212,7 +212,7 @@ impl Follower {
             at: recorded.at,
             sequence: recorded.sequence,
             outcome: self.state.ended.as_ref().map(|ended| ended.outcome),
-            missing: self.state.missing().map(|(_, _, missing)| missing).sum(),
+            missing: self.state.missing_in_all(),
             step: None,
             reason: None,
             change: None,
@@ -302,7 +302,7 @@ impl Follower {
         };
         let problems = RunReport::new(&self.run, &self.state).problems;
         let why = ended.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        let missing: u64 = self.state.missing().map(|(_, _, missing)| missing).sum();
+        let missing = self.state.missing_in_all();
         let still = if missing > 0 { format!("; {} still missing or wrong", slots(missing)) } else { String::new() };
         let text = format!("run `{}` of workflow `{}` {how}{why}{still}", self.run, self.workflow.name);
         let problems = problems.iter().take(PROBLEMS).map(|problem| cut(problem)).collect();

@@ -113,7 +113,7 @@ impl RunReport {
         Self {
             format: JsonFormat,
             run: run.to_owned(),
-            missing: state.missing().map(|(_, _, missing)| missing).sum(),
+            missing: state.missing_in_all(),
             outcome: state.ended.as_ref().map(|ended| ended.outcome),
             reason: state.ended.as_ref().map_or_else(|| waits_for(state), |ended| ended.reason.clone()),
             steps: steps.collect(),

@@ -67,7 +67,7 @@ pub async fn keep(lake: &(impl Artifacts + ?Sized), name: &str, text: String) ->
 ///
 /// # Errors
 /// If it cannot be written.
-pub(super) async fn put_text(lake: &(impl Artifacts + ?Sized), run: &str, name: &str, text: String) -> Result<Usage> {
+pub async fn put_text(lake: &(impl Artifacts + ?Sized), run: &str, name: &str, text: String) -> Result<Usage> {
     let column: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let batch = RecordBatch::try_from_iter([(COLUMN, column)])?;
     lake.put_artifact(run, name, stream::iter([Ok(batch)]).boxed()).await

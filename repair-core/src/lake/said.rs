@@ -76,6 +76,11 @@ impl Decision {
         Self { proposed, ..self }
     }
 
+    /// Whether it answers an attempt: an approval answers all attempts of its visit, and a rejection its own.
+    pub fn answers(&self, attempt: u32) -> bool {
+        self.approved || self.attempt == attempt
+    }
+
     /// What was decided about a visit of a step; `None` if nothing was.
     ///
     /// # Errors

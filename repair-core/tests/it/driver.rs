@@ -678,6 +678,7 @@ async fn golden_journals_always_fold() {
         "timer-set",
         "items-planned",
         "inner-spend",
+        "inner-missing",
         "item-ended",
         "units-planned",
         "units-reserved",

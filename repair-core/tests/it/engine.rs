@@ -516,6 +516,7 @@ fn each_step_before_may_have_to_end_in_its_own_way() {
 
 fn item(run: &mut Run, item: u32, failed: Option<ErrorKind>) {
     let result = ItemResult {
+        missing: 0,
         run: format!("r{item}"),
         outcome: if failed.is_some() { Outcome::Failed } else { Outcome::Succeeded },
         events: 9,

@@ -1,10 +1,12 @@
 //! How accurate guesses were, and which strategy is best. Pure.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Schema};
+use arrow::util::display::array_value_to_string;
 use rust_decimal::Decimal;
 use serde::Serialize;
 
@@ -29,7 +31,56 @@ pub fn number_columns(table: &Table, schema: &Schema) -> Vec<String> {
     numbers.map(|field| field.name().clone()).collect()
 }
 
+/// The columns that hold neither numbers nor what is true or false. A row of a table that only an aggregate describes is known by them.
+pub fn other_columns(schema: &Schema) -> Vec<String> {
+    schema
+        .fields()
+        .iter()
+        .filter(|field| !field.data_type().is_numeric() && *field.data_type() != DataType::Boolean)
+        .map(|field| field.name().clone())
+        .collect()
+}
+
 impl Numbers {
+    /// The rows of batches, each known by the values of some columns; several with the same values by their order among these. Without such columns, a row
+    /// is known by all of its numbers, so that rows are the same or are not.
+    ///
+    /// # Errors
+    /// If a value cannot be read.
+    pub fn of_rows(columns: Vec<String>, known_by: &[String], batches: &[RecordBatch]) -> Result<Self> {
+        let mut rows: Vec<(Key, Vec<Option<f64>>)> = Vec::new();
+        for batch in batches {
+            let mut numbers = Vec::with_capacity(columns.len());
+            for name in &columns {
+                numbers.push(batch.column_by_name(name).map(|column| cast(column, &DataType::Float64)).transpose()?);
+            }
+            let known: Vec<&ArrayRef> = known_by.iter().filter_map(|name| batch.column_by_name(name)).collect();
+            for row in 0..batch.num_rows() {
+                let values: Vec<Option<f64>> = numbers.iter().map(|column| number(column.as_ref(), row)).collect();
+                let key = if known.is_empty() {
+                    Key::new(values.iter().map(|value| value.map_or_else(String::new, |value| format!("{value:.8e}"))))
+                } else {
+                    Key::new(known.iter().map(|column| Ok(array_value_to_string(column, row)?)).collect::<Result<Vec<_>>>()?)
+                };
+                rows.push((key, values));
+            }
+        }
+        let of = |value: &Option<f64>| value.unwrap_or(f64::NEG_INFINITY);
+        let order = |one: &[Option<f64>], other: &[Option<f64>]| {
+            one.iter().zip(other).map(|(one, other)| of(one).total_cmp(&of(other))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        };
+        rows.sort_by(|(key, values), (other, of_other)| key.cmp(other).then_with(|| order(values, of_other)));
+        let mut all = Self::of_columns(columns);
+        let mut at = 0;
+        let mut last: Option<Key> = None;
+        for (key, values) in rows {
+            at = if last.as_ref() == Some(&key) { at + 1 } else { 0 };
+            last = Some(key.clone());
+            all.rows.insert((key, at), values);
+        }
+        Ok(all)
+    }
+
     /// No rows of these columns.
     pub fn of_columns(columns: Vec<String>) -> Self {
         Self { columns, rows: BTreeMap::new() }
@@ -49,14 +100,16 @@ impl Numbers {
         for row in 0..batch.num_rows() {
             let key = places.key(row);
             let Some(place) = place(&key, places.times.value(row)) else { continue };
-            let value = |column: &Option<arrow::array::ArrayRef>| {
-                let column = column.as_ref()?.as_primitive::<Float64Type>();
-                column.is_valid(row).then(|| column.value(row)).filter(|value| !value.is_nan())
-            };
-            self.rows.insert((key, place), columns.iter().map(value).collect());
+            self.rows.insert((key, place), columns.iter().map(|column| number(column.as_ref(), row)).collect());
         }
         Ok(())
     }
+}
+
+/// A number of a row.
+fn number(column: Option<&ArrayRef>, row: usize) -> Option<f64> {
+    let column = column?.as_primitive::<Float64Type>();
+    column.is_valid(row).then(|| column.value(row)).filter(|value| !value.is_nan())
 }
 
 /// How far the guesses of one column were from the truth.
@@ -153,13 +206,23 @@ pub fn errors(truth: &Numbers, guesses: &Numbers) -> BTreeMap<String, ColumnErro
     all
 }
 
+/// Numbers that differ by no more than this part of the larger one are the same: sums of the same numbers differ so by the order of addition.
+const SAME: f64 = 1e-9;
+
+fn are_same(one: Option<f64>, other: Option<f64>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || (one - other).abs() <= SAME * one.abs().max(other.abs()),
+        (one, other) => one.is_some() == other.is_some(),
+    }
+}
+
 /// How many rows differ in any column, and how many only one side has.
 pub fn differing(truth: &Numbers, guesses: &Numbers) -> (u64, u64) {
     let common = truth.rows.iter().filter_map(|(place, values)| Some((values, guesses.rows.get(place)?)));
     let (mut differ, mut shared) = (0, 0);
     for (values, guess) in common {
         shared += 1;
-        differ += u64::from(values != guess);
+        differ += u64::from(values.len() != guess.len() || values.iter().zip(guess).any(|(value, guess)| !are_same(*value, *guess)));
     }
     (differ, truth.rows.len() as u64 + guesses.rows.len() as u64 - 2 * shared)
 }
@@ -369,6 +432,33 @@ mod tests {
         assert_eq!(differing(&truth, &guesses), (3, 1));
         assert_eq!(differing(&truth, &truth), (0, 0));
         assert_eq!([loss(Some(1.0), 0.0), loss(Some(50.0), 2.0), loss(None, 2.0), loss(Some(1.0), 2.0)], [1.0, 1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn rows_of_an_aggregate_are_matched_by_all_that_is_no_number_in_any_order() {
+        let batch = |sensors: Vec<&str>, days: Vec<&str>, sums: Vec<f64>| {
+            RecordBatch::try_from_iter([
+                ("sensor", std::sync::Arc::new(arrow::array::StringArray::from(sensors)) as ArrayRef),
+                ("day", std::sync::Arc::new(arrow::array::StringArray::from(days)) as ArrayRef),
+                ("s", std::sync::Arc::new(arrow::array::Float64Array::from(sums)) as ArrayRef),
+            ])
+            .unwrap()
+        };
+        let of = |batch: RecordBatch, known_by: &[&str]| {
+            let known_by: Vec<String> = known_by.iter().map(|name| (*name).to_owned()).collect();
+            Numbers::of_rows(vec!["s".to_owned()], &known_by, &[batch]).unwrap()
+        };
+        let truth = || batch(vec!["a", "b", "a", "b"], vec!["1", "1", "2", "2"], vec![1.0, 2.0, 3.0, 0.3]);
+        let other = || batch(vec!["b", "a", "b", "a"], vec!["2", "2", "1", "1"], vec![0.1 + 0.2, 3.5, 2.0, 1.0]);
+        assert_eq!(other_columns(&truth().schema()), ["sensor", "day"]);
+        let by_both = |batch| of(batch, &["sensor", "day"]);
+        assert_eq!((by_both(truth()).rows.len(), differing(&by_both(truth()), &by_both(other()))), (4, (1, 0)));
+        // Where a day has several rows, all of them count.
+        let by_day = |batch| of(batch, &["day"]);
+        assert_eq!((by_day(truth()).rows.len(), differing(&by_day(truth()), &by_day(other()))), (4, (1, 0)));
+        // Known by nothing but their numbers, they are the same or are not.
+        let by_none = |batch| of(batch, &[]);
+        assert_eq!(differing(&by_none(truth()), &by_none(other())), (0, 2));
     }
 
     #[test]

@@ -186,11 +186,11 @@ impl Arena<'_> {
             // How many rows are observed and how many repaired always differs.
             let mut columns = score::number_columns(&table, &schema);
             columns.retain(|name| ![rollup::OBSERVED, rollup::REPAIRED].contains(&name.as_str()));
-            let mut numbers = Numbers::of_columns(columns);
-            for batch in &batches {
-                numbers.add(&table, batch, |_, time_us| Some(time_us))?;
-            }
-            tables.insert(table.name, numbers);
+            // An aggregator that writes series says which; that of SQL does not know.
+            let has_key = self.workflow.tables.contains_key(&table.name) || !table.key.is_empty();
+            let of = self.workflow.tables.get(&table.name).unwrap_or(&table);
+            let known_by = if has_key { of.key.iter().chain([&of.time]).cloned().collect() } else { score::other_columns(&schema) };
+            tables.insert(table.name, Numbers::of_rows(columns, &known_by, &batches)?);
         }
         Ok((tables, problems))
     }

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod folder;
+mod nothing;
 mod others;
 mod place;
 
@@ -24,6 +25,7 @@ use repair_core::plugin::{Clock, Registry, SystemClock};
 use repair_core::workflow::{Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 
+pub(crate) use nothing::NoRuns;
 use others::Others;
 pub(crate) use place::{Place, Root};
 

@@ -11,7 +11,7 @@ use super::columns;
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
 use super::steps::attempts;
-use super::verdict::{Owner, Sum};
+use super::verdict::{Owner, Sum, Verdict};
 use super::{Amount, BudgetPlan, Definition, Estimate, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
 use repair_core::engine::prepare::{self, Lakes, Prepared, Preparer, Setting, can_begin};
 use repair_core::lake::Lake;
@@ -110,6 +110,8 @@ pub(super) struct Making<'a> {
     /// What detect steps would ask of sources, and how many bytes of their table lie in the interval.
     pub(super) asked: BTreeMap<String, (Asks, u64)>,
     pub(super) surely: BTreeSet<String>,
+    /// The steps to which the run may come.
+    pub(super) possibly: BTreeSet<String>,
     /// What each step takes, and the source that it asks.
     pub(super) takes: Vec<(&'a Step, Take, Option<String>)>,
     pub(super) plan: Plan,
@@ -125,12 +127,30 @@ impl<'a> Making<'a> {
         found: BTreeMap<String, Found>,
         plan: Plan,
     ) -> Self {
-        Self { planner, workflow, context, known, found, asked: BTreeMap::new(), surely: BTreeSet::new(), takes: Vec::new(), plan }
+        Self {
+            planner,
+            workflow,
+            context,
+            known,
+            found,
+            asked: BTreeMap::new(),
+            surely: BTreeSet::new(),
+            possibly: BTreeSet::new(),
+            takes: Vec::new(),
+            plan,
+        }
     }
 
     async fn make(mut self) -> Result<Plan> {
         self.look().await?;
         self.surely = surely(self.workflow, &self.known);
+        self.possibly = reach::possibly(self.workflow, &self.known);
+        // What a search would find that could not be configured is not known either.
+        self.plan
+            .not_planned
+            .iter_mut()
+            .filter(|step| step.why == KNOWN_LATER)
+            .for_each(|step| step.may_work = self.possibly.contains(&step.step));
         for look in &mut self.plan.looks {
             look.reach = reach::of(&look.step, &self.surely);
         }
@@ -144,7 +164,7 @@ impl<'a> Making<'a> {
                 }
                 StepKind::Aggregate { of, with, .. } => self.aggregate(step, of.as_deref(), with).await,
                 StepKind::Workflow { name, .. } => {
-                    self.not_planned(step, format!("it runs `{name}` as a run of its own; plan that workflow by itself"));
+                    self.not_counted(step, format!("it runs `{name}` as a run of its own; plan that workflow by itself"));
                     Ok(())
                 }
                 StepKind::Map(map) => {
@@ -164,7 +184,12 @@ impl<'a> Making<'a> {
                                  there"
                             ),
                         };
-                        self.not_planned(step, format!("{many}; what they find and take is in no price"));
+                        let why = format!("{many}; what they find and take is in no price");
+                        if items.is_some_and(|items| items.is_empty()) {
+                            self.not_planned(step, why);
+                        } else {
+                            self.not_counted(step, why);
+                        }
                     })
                 }
                 StepKind::Task { .. } => {
@@ -180,7 +205,13 @@ impl<'a> Making<'a> {
     }
 
     pub(super) fn not_planned(&mut self, step: &Step, why: String) {
-        self.plan.not_planned.push(NotPlanned { step: step.name.clone(), why });
+        self.plan.not_planned.push(NotPlanned { step: step.name.clone(), why, may_work: false });
+    }
+
+    /// As [`Making::not_planned`], for a step that may do work of which the plan counts nothing.
+    pub(super) fn not_counted(&mut self, step: &Step, why: String) {
+        let may_work = self.possibly.contains(&step.name);
+        self.plan.not_planned.push(NotPlanned { step: step.name.clone(), why, may_work });
     }
 
     /// Makes the steps ready to work, as a run does.
@@ -351,7 +382,18 @@ impl<'a> Making<'a> {
         }
         let again = reach::again(self.workflow);
         let comes_again = self.takes.iter().any(|(step, _, _)| again.contains(&step.name));
-        let of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Owner::Run, Reach::Surely, comes_again));
+        let mut of_run = self.workflow.budget.as_ref().map(|budget| whole.against(budget, Owner::Run, Reach::Surely, comes_again));
+        let uncounted: Vec<String> =
+            self.plan.not_planned.iter().filter(|step| step.may_work).map(|step| format!("`{}`", step.step)).collect();
+        if let Some(judged) = of_run.as_mut().filter(|judged| judged.verdict != Verdict::CannotBeMet && !uncounted.is_empty()) {
+            judged.verdict = Verdict::Unknown;
+            judged.why = format!(
+                "{}, without what {} {}, which is not planned",
+                judged.why,
+                uncounted.join(", "),
+                if uncounted.len() == 1 { "takes" } else { "take" }
+            );
+        }
         let mut budgets: Vec<BudgetPlan> = of_run.into_iter().collect();
         for step in &self.workflow.steps {
             if let (StepKind::Repair { budget: Some(budget), .. }, Some(sum)) = (&step.kind, of_steps.get(step.name.as_str())) {

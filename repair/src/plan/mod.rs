@@ -234,6 +234,9 @@ pub struct NotPlanned {
     pub step: String,
     /// Why not.
     pub why: String,
+    /// Whether the run may get there and do something that the plan does not count: then there may be work, and no price includes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_work: bool,
 }
 
 /// What something takes, at least and at most, in one pass.
@@ -316,10 +319,10 @@ impl Plan {
         self.looks.iter().map(|look| look.counts.wrong(look.kind)).sum()
     }
 
-    /// Whether there is anything to do: something is missing, or otherwise wrong, or a detect step would ask a source, so that what it finds is
-    /// not known.
+    /// Whether there is anything to do: something is missing, or otherwise wrong, or what a step would find is not known, since it would ask a source,
+    /// or runs other runs.
     pub fn has_work(&self) -> bool {
-        self.missing() > 0 || self.reads.iter().any(|read| read.kind == "detect")
+        self.missing() > 0 || self.not_planned.iter().any(|step| step.may_work) || self.reads.iter().any(|read| read.kind == "detect")
     }
 
     /// Whether a budget cannot be met for work that the run surely gets to.

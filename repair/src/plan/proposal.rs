@@ -203,8 +203,8 @@ impl Planner {
             self.check_stop()?;
             match &step.kind {
                 StepKind::Repair { of, .. } => making.repair(step, of).await.map_err(|error| error.on("step", &step.name))?,
-                StepKind::Workflow { name, .. } => making.not_planned(step, format!("it runs `{name}` as a run of its own")),
-                StepKind::Map(_) => making.not_planned(step, "it runs its steps for each item, as runs of their own".to_owned()),
+                StepKind::Workflow { name, .. } => making.not_counted(step, format!("it runs `{name}` as a run of its own")),
+                StepKind::Map(_) => making.not_counted(step, "it runs its steps for each item, as runs of their own".to_owned()),
                 _ => {}
             }
         }

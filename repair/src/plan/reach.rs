@@ -65,6 +65,25 @@ impl Known {
         })
     }
 
+    /// Where a run may go from a step: one way if that is known.
+    fn ways<'a>(&self, step: &str, branches: &'a [Branch]) -> Vec<&'a str> {
+        let mut ways: Vec<&str> = Vec::new();
+        for branch in branches {
+            let holds = match &branch.when {
+                None => Some(true),
+                Some(when) if !self.is_known(when, self.outputs.contains_key(step)) => None,
+                Some(when) => when.holds(&self.variables(Some(step))).ok(),
+            };
+            if holds != Some(false) {
+                ways.push(&branch.goto);
+            }
+            if holds == Some(true) {
+                break;
+            }
+        }
+        ways
+    }
+
     /// Where a run goes from a step, if that is known. The inner value is none where it ends.
     fn next<'a>(&self, step: &str, branches: &'a [Branch]) -> Option<&'a str> {
         for branch in branches {
@@ -103,6 +122,25 @@ pub(super) fn surely(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
             }
             at = known.next(&step.name, &step.next);
         }
+    }
+    found
+}
+
+/// The steps to which a run may come, if none fails: all but those that what was found rules out.
+pub(super) fn possibly(workflow: &Workflow, known: &Known) -> BTreeSet<String> {
+    if workflow.kind.is_dag() {
+        return workflow.steps.iter().map(|step| step.name.clone()).collect();
+    }
+    let mut found = BTreeSet::new();
+    let mut begin: Vec<&str> = vec![&workflow.start];
+    while let Some(step) = begin.pop().and_then(|name| workflow.step(name)) {
+        if !found.insert(step.name.clone()) {
+            continue;
+        }
+        if let StepKind::Parallel { branches } = &step.kind {
+            begin.extend(branches.iter().map(|branch| branch.start.as_str()));
+        }
+        begin.extend(known.ways(&step.name, &step.next));
     }
     found
 }

@@ -24,7 +24,7 @@ const UNITS_PER_CHECK: u64 = 4_096;
 impl<'a> Making<'a> {
     pub(super) async fn repair(&mut self, step: &'a Step, of: &str) -> Result<()> {
         let Some(table) = self.found.get(of).map(|found| found.findings.scope.table.clone()) else {
-            self.not_planned(
+            self.not_counted(
                 step,
                 format!("what step `{of}` finds is known only when the run gets there, and what this step takes is in no price"),
             );
@@ -38,7 +38,7 @@ impl<'a> Making<'a> {
             let retry = Terms::of(self.workflow, step, index)?.retry;
             let Some(config) = self.known.resolve(&strategy.with) else {
                 let which = if strategy.name == strategy.plugin { String::new() } else { format!("strategy `{}`: ", strategy.name) };
-                self.not_planned(step, format!("{which}{KNOWN_LATER}"));
+                self.not_counted(step, format!("{which}{KNOWN_LATER}"));
                 continue;
             };
             let config = config?;

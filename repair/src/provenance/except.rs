@@ -129,7 +129,7 @@ impl UnexceptRequest<'_> {
         let of_table = (!table.key.is_empty()).then(|| key.clone());
         let part = |run: &String| Part { key: of_table.clone(), interval: Some(interval), kind: Kind::Exceptions, ..Part::of_run(run) };
         let parts: Vec<Part> = runs.iter().map(part).collect();
-        let changed = if parts.is_empty() { None } else { subject::meant(lake.as_ref(), &table, &parts).await? };
+        let changed = if parts.is_empty() { None } else { subject::meant(lake.as_ref(), &table, &parts, None).await? };
         let Some(changed) = changed else {
             let message = format!("{key} in table `{}` has no exceptions in {interval}, so nothing was changed", table.name);
             return Err(Error::new(ErrorKind::NotFound, message));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 
 use super::TableChange;
-use crate::open::OpenLake;
+use crate::open::{NoRuns, OpenLake};
 use repair_core::engine::{Journal, RunHead, load};
 use repair_core::lake::overlay::aside::{Asides, Verdict};
 use repair_core::lake::overlay::retraction::{Part, Retracted, Retraction};
@@ -149,7 +149,11 @@ impl TableName {
 
     /// Finds the table.
     pub(crate) async fn open<'a>(&self, open: &'a OpenLake) -> Result<Subject<'a>> {
-        let history = History::of(open).await?;
+        let history = match (History::of(open).await, &self.workflow) {
+            // A workflow declares the table, so no run needs to have had it.
+            (Err(error), Some(_)) if error.kind() == ErrorKind::NotFound => History { open, journal: Arc::new(NoRuns) },
+            (history, _) => history?,
+        };
         let (table, run) = match &self.workflow {
             Some(file) => {
                 let document = Document::load(file, &open.around.registry, None)?;
@@ -262,8 +266,12 @@ type Beside = fn(&str) -> String;
 /// Whether a row of one kind is hidden: by its run, step, key and time.
 type Hides = fn(&Retracted, &str, &str, &Key, i64) -> bool;
 
-/// The rows of a table's overlay that parts of a retraction refer to, whether they are hidden or not; `None` if there are none.
-pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Result<Option<TableChange>> {
+/// The rows of a table's overlay that parts of a retraction refer to; `None` if there are none. Counted are those that no retraction hides, other than
+/// `undone`.
+pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part], undone: Option<&str>) -> Result<Option<TableChange>> {
+    let mut others = lake.retractions(table).await?;
+    others.retain(|retraction| undone.is_none_or(|undone| retraction.id != undone));
+    let others = Retracted::of(table, &others);
     let trial = Retraction {
         id: "trial".to_owned(),
         parts: parts.to_vec(),
@@ -273,18 +281,18 @@ pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part]) -> Res
         reason: String::new(),
     };
     let meant = Retracted::of(table, &[trial]);
-    let is_meant = |row: &PublishedRow, hides: Hides| {
-        hides(&meant, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
+    let is_hidden = |by: &Retracted, row: &PublishedRow, hides: Hides| {
+        hides(by, &row.text(overlay::columns::RUN), &row.text(overlay::columns::STEP), &row.key, row.time_us)
     };
     let interval = parts.iter().map(|part| part.interval).reduce(|one, other| Some(one?.hull(&other?))).flatten();
     let (identity, asides) = (table.identity(), Asides::read(lake, table).await?);
     let asides = asides.on(identity.grid());
-    let mut counts = [0, 0];
+    let mut counts = [0_u64, 0];
     let (mut first_us, mut last_us) = (i64::MAX, i64::MIN);
     let kinds: [(Beside, Hides); 2] = [(overlay::repairs, Retracted::hides_repair), (overlay::exceptions, Retracted::hides_exception)];
     for (count, (beside, hides)) in counts.iter_mut().zip(kinds) {
-        for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_meant(row, hides)) {
-            *count += 1;
+        for row in published(lake, table, beside, interval, None).await?.iter().filter(|row| is_hidden(&meant, row, hides)) {
+            *count += u64::from(!is_hidden(&others, row, hides));
             if let Some(frozen) = asides.get(&row.key, identity.slot(row.time_us)).filter(|aside| aside.verdict == Verdict::Frozen) {
                 let message =
                     format!("nothing was changed: it would change slots of table `{}` that are {}", table.name, frozen.in_words());

@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::subject::{self, History};
 use super::{NO_REASON, user};
+use crate::family::{Member, family};
 use crate::open::OpenLake;
 use crate::request::awaitable;
 use crate::within::Within;
-use repair_core::engine::{Event, JsonFormat, for_each_event, load, new_run_id};
+use repair_core::engine::{Event, JsonFormat, for_each_event, new_run_id};
 use repair_core::lake::Lake;
 use repair_core::lake::overlay::retraction::{Part, Retraction, in_force};
 use repair_core::model::{Interval, Table};
@@ -93,38 +94,35 @@ impl UndoRequest<'_> {
     async fn perform(self) -> Result<Change> {
         let Self { open, run, step, keys, within, reason } = self;
         let history = History::of(open).await?;
-        let state = load(history.journal.as_ref(), &run).await?;
-        if state.ended.is_none() {
-            let message = format!("run `{run}` has not ended, and may still add to its tables");
+        let members = family(history.journal.as_ref(), &run, open.around.clock.now()).await?;
+        if let Some(running) = members.iter().find(|member| member.state.ended.is_none()) {
+            let message = format!("run `{}` has not ended, and may still add to its tables", running.run);
             return Err(Error::new(ErrorKind::Conflict, message).hint(Hint::Cancel { run }));
         }
-        let mut repaired = BTreeSet::new();
-        for_each_event(history.journal.as_ref(), &run, |recorded| {
-            if let Event::UnitsPlanned { table, .. } = recorded.event {
-                repaired.insert(table);
-            }
-            Ok(())
-        })
-        .await?;
-        let workflow = open.workflow_of(&state)?;
-        if let Some(step) = step.as_deref().filter(|step| workflow.step(step).is_none()) {
+        let (targets, has_step) = targets(open, &history, members, step.as_deref()).await?;
+        if let Some(step) = step.as_deref().filter(|_| !has_step) {
             return Err(Error::invalid(format!("run `{run}` has no step `{step}`")));
         }
         let lake = history.lake(Some(&run)).await?;
-        let tables: Vec<&Table> = repaired.iter().filter_map(|name| workflow.tables.get(name)).collect();
+        let tables: Vec<&Table> = targets.iter().map(|target| &target.table).collect();
         known_keys(&history, lake.as_ref(), &tables, &keys).await?;
         let id = format!("undo-{}", new_run_id());
         let is_part = step.is_some() || !within.is_all() || !keys.is_empty();
-        let mut all = Vec::new();
-        for table in tables {
-            let whole = Part { step: step.clone(), interval: within.of(table)?, ..Part::of_run(&run) };
+        let (mut all, mut hidden) = (Vec::new(), false);
+        for Target { table, parts: whole } in &targets {
+            let interval = within.of(table)?;
+            let whole = whole.iter().map(|part| Part { interval, ..part.clone() });
             let parts = if keys.is_empty() {
-                vec![whole]
+                whole.collect()
             } else {
-                let keys = keys.iter().map(|text| subject::key(table, Some(text)));
-                keys.map(|key| Ok(Part { key: Some(key?), ..whole.clone() })).collect::<Result<_>>()?
+                let keys = keys.iter().map(|text| subject::key(table, Some(text))).collect::<Result<Vec<_>>>()?;
+                whole.flat_map(|part| keys.iter().map(move |key| Part { key: Some(key.clone()), ..part.clone() })).collect::<Vec<_>>()
             };
-            let Some(changed) = subject::meant(lake.as_ref(), table, &parts).await? else { continue };
+            let Some(changed) = subject::meant(lake.as_ref(), table, &parts, None).await? else { continue };
+            if changed.rows == 0 && changed.absent == 0 {
+                hidden = true;
+                continue;
+            }
             let at = open.around.clock.now();
             let retraction = Retraction { id: id.clone(), parts, undoes: None, at, by: user(), reason: reason.clone() };
             let written = history.retract(lake.as_ref(), table, &retraction, &run, changed).await;
@@ -132,13 +130,58 @@ impl UndoRequest<'_> {
         }
         if all.is_empty() {
             let what = if is_part { "nothing in that part" } else { "nothing" };
-            return Err(Error::new(ErrorKind::NotFound, format!("run `{run}` added {what}, so nothing was changed")));
+            let more = if hidden { " that is not hidden already" } else { "" };
+            return Err(Error::new(ErrorKind::NotFound, format!("run `{run}` added {what}{more}, so nothing was changed")));
         }
         Ok(Change::new(id, all))
     }
 }
 
 awaitable!(UndoRequest => Change);
+
+/// What runs added to one table.
+struct Target {
+    table: Table,
+    /// All of it: a part for each run.
+    parts: Vec<Part>,
+}
+
+/// What a run and those within it added, by table, all of it or that of a step; and whether there is such a step. A step that ran other runs stands for all
+/// that these added.
+async fn targets(open: &OpenLake, history: &History<'_>, members: Vec<Member>, step: Option<&str>) -> Result<(Vec<Target>, bool)> {
+    let mut targets: Vec<Target> = Vec::new();
+    let mut has_step = false;
+    for member in members {
+        let is_outermost = member.step.is_none();
+        let workflow = match open.workflow_of(&member.state) {
+            Ok(workflow) => workflow,
+            Err(error) => return Err(error.on("run", &member.run)),
+        };
+        let own = step.is_some_and(|step| workflow.step(step).is_some());
+        let whole = step.is_none() || (!is_outermost && member.step.as_deref() == step);
+        has_step |= own || whole;
+        if !own && !whole {
+            continue;
+        }
+        let mut repaired = BTreeSet::new();
+        for_each_event(history.journal.as_ref(), &member.run, |recorded| {
+            if let Event::UnitsPlanned { table, .. } = recorded.event {
+                repaired.insert(table);
+            }
+            Ok(())
+        })
+        .await?;
+        let part = Part { step: step.filter(|_| !whole).map(str::to_owned), ..Part::of_run(&member.run) };
+        for table in repaired.iter().filter_map(|name| workflow.tables.get(name)) {
+            // An overlay has one retraction of an id.
+            match targets.iter_mut().find(|target| (&target.table.name, &target.table.location) == (&table.name, &table.location)) {
+                Some(target) => target.parts.push(part.clone()),
+                None => targets.push(Target { table: table.clone(), parts: vec![part.clone()] }),
+            }
+        }
+    }
+    Ok((targets, has_step))
+}
 
 /// Refuses keys that none of the tables has ever had: what was to be undone would stay.
 async fn known_keys(history: &History<'_>, lake: &dyn Lake, tables: &[&Table], keys: &[String]) -> Result<()> {
@@ -182,7 +225,7 @@ impl RedoRequest<'_> {
             let retractions = lake.retractions(&table).await?;
             known |= retractions.iter().any(|retraction| retraction.id == undo);
             let Some(undone) = in_force(&retractions).find(|retraction| retraction.id == undo).cloned() else { continue };
-            let Some(changed) = subject::meant(lake.as_ref(), &table, &undone.parts).await? else { continue };
+            let Some(changed) = subject::meant(lake.as_ref(), &table, &undone.parts, Some(&undone.id)).await? else { continue };
             let run = undone.parts.first().map(|part| part.run.clone()).unwrap_or_default();
             let at = open.around.clock.now();
             let redo = Retraction { id: id.clone(), parts: Vec::new(), undoes: Some(undone.id), at, by: user(), reason: reason.clone() };
@@ -203,7 +246,7 @@ impl RedoRequest<'_> {
 awaitable!(RedoRequest => Change);
 
 impl OpenLake {
-    /// Hides what a run added to its tables, all of it or a part. It stays in the lake, and [`OpenLake::redo`] shows it again. Tables that
+    /// Hides what a run added to its tables, and so did the runs within it, all of it or a part. It stays in the lake, and [`OpenLake::redo`] shows it again. Tables that
     /// were computed from it are marked stale.
     ///
     /// # Errors

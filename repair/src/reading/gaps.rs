@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Serialize, ser};
 
+use crate::family::{Member, family, outermost};
 use crate::open::OpenLake;
 use crate::provenance::subject::History;
 use crate::request::awaitable;
-use repair_core::engine::{JsonFormat, RunState, gaps_of, load};
+use repair_core::engine::{JsonFormat, gaps_of, load};
 use repair_core::model::{DefectKind, GapList, Key, Scope};
 use repair_core::yaml::closest;
 use repair_core::{Error, ErrorKind, Result};
@@ -18,6 +19,9 @@ use repair_core::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Search {
+    /// The run within the run whose step it is; `None` if it is the run's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// The step.
     pub step: String,
     /// The table.
@@ -36,6 +40,9 @@ pub struct Search {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct DefectRange {
+    /// The run within the run whose step it is; `None` if it is the run's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// The step that found it.
     pub step: String,
     /// The table.
@@ -74,6 +81,7 @@ impl GapsReport {
     pub fn ranges(&self) -> impl Iterator<Item = DefectRange> + '_ {
         self.searches.iter().zip(&self.found).flat_map(|(search, (scope, gaps))| {
             gaps.iter().map(|(key, slots)| DefectRange {
+                run: search.run.clone(),
                 step: search.step.clone(),
                 table: search.table.clone(),
                 kind: search.kind,
@@ -129,18 +137,24 @@ impl GapsRequest<'_> {
         let history = History::of(open).await?;
         let heads = history.journal.runs().await?;
         if heads.iter().any(|head| head.run == subject) {
-            let state = load(history.journal.as_ref(), &subject).await?;
-            if state.findings.is_empty() {
+            let members = members(&history, &subject).await?;
+            if members.iter().all(|member| member.state.findings.is_empty()) {
                 let message = format!("no detect step of run {subject} has succeeded, so nothing is known about what is missing");
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
-            return report(&history, subject, None, &state).await;
+            return report(&history, subject, None, &members).await;
         }
         let mut known: BTreeSet<String> = heads.into_iter().map(|head| head.run).collect();
         for head in history.latest().await? {
             let state = load(history.journal.as_ref(), &head.run).await?;
             if state.findings.values().any(|found| found.scope.table == subject) {
-                return report(&history, head.run, Some(subject), &state).await;
+                // The items of a map examine a part each.
+                let run = outermost(history.journal.as_ref(), head.run.clone(), open.around.clock.now()).await?;
+                let mut members = members(&history, &run).await?;
+                if members.iter().all(|member| member.run != head.run) {
+                    members = vec![Member { run: head.run.clone(), state, step: None, is_latest: true }];
+                }
+                return report(&history, run, Some(subject), &members).await;
             }
             known.extend(state.findings.into_values().map(|found| found.scope.table));
         }
@@ -151,31 +165,43 @@ impl GapsRequest<'_> {
     }
 }
 
-async fn report(history: &History<'_>, run: String, table: Option<String>, state: &RunState) -> Result<GapsReport> {
+/// A run, and those within it of the latest visits of its steps.
+async fn members(history: &History<'_>, run: &str) -> Result<Vec<Member>> {
+    let mut members = family(history.journal.as_ref(), run, history.open.around.clock.now()).await?;
+    members.retain(|member| member.is_latest);
+    Ok(members)
+}
+
+async fn report(history: &History<'_>, run: String, table: Option<String>, members: &[Member]) -> Result<GapsReport> {
     let lake = history.lake(Some(&run)).await?;
     let (mut searches, mut found) = (Vec::new(), Vec::new());
-    for (step, findings) in &state.findings {
-        if table.as_ref().is_some_and(|table| *table != findings.scope.table) {
-            continue;
+    for Member { run: of, state, .. } in members {
+        for (step, findings) in &state.findings {
+            if table.as_ref().is_some_and(|table| *table != findings.scope.table) {
+                continue;
+            }
+            let gaps = gaps_of(lake.as_ref(), of, &findings.artifact).await.map_err(|error| error.on("step", step).on("run", of))?;
+            searches.push(Search {
+                run: (*of != run).then(|| of.clone()),
+                step: step.clone(),
+                table: findings.scope.table.clone(),
+                kind: findings.kind,
+                gaps: gaps.len() as u64,
+                slots: gaps.missing(),
+                repaired_since: state.resolved.get(step).copied().unwrap_or(0),
+            });
+            found.push((findings.scope.clone(), gaps));
         }
-        let gaps = gaps_of(lake.as_ref(), &run, &findings.artifact).await.map_err(|error| error.on("step", step))?;
-        searches.push(Search {
-            step: step.clone(),
-            table: findings.scope.table.clone(),
-            kind: findings.kind,
-            gaps: gaps.len() as u64,
-            slots: gaps.missing(),
-            repaired_since: state.resolved.get(step).copied().unwrap_or(0),
-        });
-        found.push((findings.scope.clone(), gaps));
     }
-    Ok(GapsReport { run, table, as_of: state.updated_at, has_ended: state.ended.is_some(), searches, found })
+    let as_of = members.iter().map(|member| member.state.updated_at).max().unwrap_or_default();
+    let has_ended = members.iter().all(|member| member.state.ended.is_some());
+    Ok(GapsReport { run, table, as_of, has_ended, searches, found })
 }
 
 awaitable!(GapsRequest => GapsReport);
 
 impl OpenLake {
-    /// Lists what is missing or wrong, as the detect and verify steps of a run last saw it: of a run, by its id, or of a table,
+    /// Lists what is missing or wrong, as the detect and verify steps of a run, and of the runs within it, last saw it: of a run, by its id, or of a table,
     /// by its name, as the latest run examined it.
     ///
     /// # Errors

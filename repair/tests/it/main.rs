@@ -35,3 +35,4 @@ mod state;
 mod status;
 mod unique;
 mod versions;
+mod within;

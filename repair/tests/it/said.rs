@@ -203,3 +203,16 @@ async fn an_approval_shows_what_would_be_changed_and_what_it_takes() {
     // The archive has no bars, so the vendor fails, and what is known is carried for two hours.
     assert_eq!(report.step("fill").unwrap().output["repaired"], json!(2), "{:?} {:?}", report.reason, report.problems);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_decision_stands() {
+    let world = World::new(&APPROVAL.replace("50ms", "3s"));
+    let repair = world.repair().await;
+    let running = tokio::spawn(async move { repair.run().id("one").await });
+    world.awaits("one").await;
+    let lake = world.lake().await;
+    lake.decide("one", None, false, Some("ann"), None).await.unwrap();
+    let error = lake.decide("one", None, true, Some("bob"), None).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.message().contains("was rejected by ann at"), "{error}");
+    assert_eq!(running.await.unwrap().unwrap().outcome, Some(Outcome::Failed));
+}

@@ -65,6 +65,10 @@ impl Work {
         if let Some(spend) = spend {
             recorder.record(vec![Event::InnerSpend { step: self.step.name.clone(), item: 0, spend }]).await?;
         }
+        // An attempt before may have left something.
+        if report.missing > 0 || self.context.attempt > 1 {
+            recorder.record(vec![Event::InnerMissing { step: self.step.name.clone(), missing: report.missing }]).await?;
+        }
         match report.outcome {
             Some(Outcome::Succeeded | Outcome::SucceededWithExceptions) => {
                 let output = json!({ "run": run, "outcome": report.outcome, "steps": outputs(&report) });
@@ -206,6 +210,7 @@ impl Work {
                 output_bytes: None,
                 error: Some(ErrorRecord::from(&error)),
                 exceptions: None,
+                missing: 0,
                 usage: Usage::default(),
                 spend: None,
             },
@@ -257,7 +262,9 @@ impl Work {
         });
         // What cannot go on, as it has no step to go back to, stays as it ended.
         let goes_on = goes_on && known.as_ref().is_some_and(|state| control::redrive(run, state, workflow).is_ok());
-        let driven = if goes_on { engine.redrive(run, None).await } else { engine.start(workflow, request).await };
+        // What stands around the steps within a map may have been corrected, such as the budget.
+        let corrected = known.as_ref().is_some_and(|state| state.started.definition != workflow.text).then_some(workflow);
+        let driven = if goes_on { engine.redrive(run, corrected).await } else { engine.start(workflow, request).await };
         let report = match driven {
             Ok(report) => report,
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(Undriven::Stopped(error.into())),
@@ -292,6 +299,7 @@ fn result_of(run: String, driven: Driven) -> ItemResult {
         output_bytes: (well && bytes > MAX_OUTPUT_BYTES).then_some(bytes as u64),
         error,
         exceptions: report.reason.filter(|_| outcome == Outcome::SucceededWithExceptions),
+        missing: report.missing,
         usage: report.usage,
         spend,
     }

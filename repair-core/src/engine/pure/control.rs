@@ -180,12 +180,13 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     match (&old.kind, &new.kind) {
         (StepKind::Parallel { branches: old }, StepKind::Parallel { branches: new }) if old != new => Some("list of branches"),
         (StepKind::Workflow { workflow: old, with: old_with, .. }, StepKind::Workflow { workflow: new, with: new_with, .. })
-            if different_workflow(old, new) || !same(old_with, new_with) =>
+            if different_workflow(old, new, true) || !same(old_with, new_with) =>
         {
             Some("workflow")
         }
         (StepKind::Map(old), StepKind::Map(new))
-            if different_workflow(&old.workflow, &new.workflow)
+            if old.name.is_some() != new.name.is_some()
+                || different_workflow(&old.workflow, &new.workflow, new.name.is_some())
                 || !same(&old.with, &new.with)
                 || old.item != new.item
                 || format!("{:?}", old.over) != format!("{:?}", new.over) =>
@@ -196,14 +197,35 @@ fn different_work(old: &Step, new: &Step) -> Option<&'static str> {
     }
 }
 
-/// Whether two workflows that run as a step differ: in their own text, in what they include, or in a workflow that they run. Prices may change.
-fn different_workflow(old: &Workflow, new: &Workflow) -> bool {
-    let inner = |step: &Step| step.kind.inner().map(|(workflow, _)| Arc::clone(workflow));
-    old.text != new.text
-        || old.tables != new.tables
+/// Whether two workflows that run as a step differ: in their own text, in what they include, or in a workflow that they run. Prices may change. Steps
+/// within a map have no text of their own, and what stands around them may change.
+fn different_workflow(old: &Workflow, new: &Workflow, has_file: bool) -> bool {
+    let inner = |step: &Step| step.kind.inner().map(|(workflow, name)| (Arc::clone(workflow), name.is_some()));
+    let pairs = || old.steps.iter().zip(&new.steps);
+    let own = if has_file {
+        old.text != new.text
+    } else {
+        old.steps.len() != new.steps.len()
+            || old.start != new.start
+            || old.kind.is_dag() != new.kind.is_dag()
+            || pairs().any(|(old, new)| different_step(old, new))
+    };
+    own || old.tables != new.tables
         || format!("{:?}", old.sources) != format!("{:?}", new.sources)
         || format!("{:?}", old.calendars) != format!("{:?}", new.calendars)
-        || old.steps.iter().filter_map(inner).zip(new.steps.iter().filter_map(inner)).any(|(old, new)| different_workflow(&old, &new))
+        || pairs().any(|(old, new)| match (inner(old), inner(new)) {
+            (Some((old, _)), Some((new, has_file))) => different_workflow(&old, &new, has_file),
+            (old, new) => old.is_some() != new.is_some(),
+        })
+}
+
+/// Whether two steps differ in anything but in what a workflow that they run says.
+fn different_step(old: &Step, new: &Step) -> bool {
+    let around = |step: &Step| {
+        let kind = if step.kind.inner().is_some() { StepKind::Succeed } else { step.kind.clone() };
+        format!("{:?}", Step { kind, ..step.clone() })
+    };
+    around(old) != around(new) || different_work(old, new).is_some()
 }
 
 /// The calendar that a step's configuration names, if it is written out rather than computed.

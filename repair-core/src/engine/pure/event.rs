@@ -464,6 +464,13 @@ pub enum Event {
         /// How much.
         spend: Spend,
     },
+    /// A run within this one ended, and left something missing or otherwise wrong. Recorded for a workflow step; the end of an item says it itself.
+    InnerMissing {
+        /// The step.
+        step: String,
+        /// How many slots.
+        missing: u64,
+    },
     /// The run for an item of a map ended.
     ItemEnded {
         /// The step.

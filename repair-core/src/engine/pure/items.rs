@@ -36,12 +36,20 @@ pub struct ItemResult {
     /// What is still wrong, if it succeeded with exceptions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exceptions: Option<String>,
+    /// How many slots are still missing, or otherwise wrong, as far as the run knows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
     /// What the run has used, over all its attempts.
     #[serde(default)]
     pub usage: Usage,
     /// What the run has spent as budgets count it, if a budget applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend: Option<Spend>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The items of a map in one visit.
@@ -167,6 +175,7 @@ mod tests {
             output_bytes: None,
             error: error.map(|kind| ErrorRecord { kind, message: "it is so".to_owned(), retry_after_ms: None }),
             exceptions: None,
+            missing: 0,
             usage: Usage { source_requests: requests, ..Usage::default() },
             spend: None,
         }

@@ -182,6 +182,8 @@ pub struct StepState {
     pub inner: BTreeMap<u32, Spend>,
     /// The same for all visits before.
     pub inner_before: Spend,
+    /// How many slots the run of its latest visit left missing or wrong, if it runs another workflow.
+    pub inner_missing: u64,
     /// The branches of its latest visit, if it is a parallel step.
     pub branches: BTreeMap<String, BranchState>,
     /// Its result, if it is a step of a DAG and has one.
@@ -201,6 +203,11 @@ impl StepState {
     /// The suspects of its latest visit, by strategy: slots for which a source had nothing, without that proving that they are absent.
     pub fn suspects(&self) -> impl DoubleEndedIterator<Item = &Suspects> {
         self.earlier.iter().map(|earlier| &earlier.suspects).chain(self.units.iter().map(|units| &units.suspects))
+    }
+
+    /// How many slots the runs within this one, of its latest visit, left missing or otherwise wrong.
+    pub fn missing_within(&self) -> u64 {
+        self.inner_missing + self.map.iter().flat_map(|map| map.ended.values()).map(|result| result.missing).sum::<u64>()
     }
 
     /// The name of the strategy in use; empty before the first is planned, and for steps that are not repair steps.
@@ -348,6 +355,12 @@ impl RunState {
         })
     }
 
+    /// How many slots are still missing, or otherwise wrong, as far as the run knows: by its own detect steps, and by the runs within it that have
+    /// ended.
+    pub fn missing_in_all(&self) -> u64 {
+        self.missing().map(|(_, _, missing)| missing).sum::<u64>() + self.steps.values().map(StepState::missing_within).sum::<u64>()
+    }
+
     /// What the run has used so far.
     pub fn usage(&self) -> Usage {
         self.steps.values().map(|step| step.usage).sum()
@@ -406,6 +419,7 @@ impl RunState {
         state.map = None;
         let inner = std::mem::take(&mut state.inner);
         state.inner_before = inner.into_values().fold(state.inner_before, |sum, spend| sum + spend);
+        state.inner_missing = 0;
         state.strategy = 0;
         state.earlier.clear();
         state.branches.clear();
@@ -494,6 +508,7 @@ impl RunState {
             Event::InnerSpend { step, item, spend } => {
                 self.step(recorded, step)?.inner.insert(*item, *spend);
             }
+            Event::InnerMissing { step, missing } => self.step(recorded, step)?.inner_missing = *missing,
             Event::ItemEnded { step, item, result } => {
                 let state = self.step(recorded, step)?;
                 if let Some(spend) = result.spend {

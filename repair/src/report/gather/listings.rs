@@ -157,6 +157,8 @@ pub(super) struct Part<'a> {
     pub(super) interval: Interval,
     /// Only those of this run.
     pub(super) run: Option<&'a str>,
+    /// Runs whose rows are listed elsewhere in the report.
+    pub(super) beside: &'a BTreeSet<String>,
 }
 
 const FIX: [&str; 7] = [columns::OP, columns::RUN, columns::STEP, columns::UNIT, columns::STRATEGY, columns::SOURCE, columns::AT];
@@ -197,7 +199,7 @@ impl Part<'_> {
                     patched(&key, slot);
                 }
                 if self.run.is_some_and(|own| own != run) {
-                    others += 1;
+                    others += u64::from(!self.beside.contains(&run));
                     continue;
                 }
                 let (from, to) = slot_of(self.table, rows.places.times.value(row))?;
@@ -316,7 +318,7 @@ impl Part<'_> {
             for row in 0..batch.num_rows() {
                 let run = rows.text(columns::RUN, row);
                 if self.run.is_some_and(|own| own != run) {
-                    others += 1;
+                    others += u64::from(!self.beside.contains(&run));
                     continue;
                 }
                 let (key, step) = (rows.places.key(row), rows.text(columns::STEP, row));

@@ -15,10 +15,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::completeness::{Examined, Found, last_expected};
 use self::history::History;
-use self::listings::{Part, add_defects, defects, exceptions, fixes};
+use self::listings::{Collector, Part, add_defects, defects, exceptions, fixes};
 use super::ReportRequest;
-use super::model::{CandleChart, Numbers, Report, Subject, TableReport};
+use super::model::{CandleChart, Defect, Exception, Fix, Numbers, Report, Subject, TableReport};
 use super::picture::markup::{count, grouped, visible};
+use crate::family::family;
 use crate::ledger::Costs;
 use crate::open::OpenLake;
 use crate::status::TableStatus;
@@ -82,6 +83,7 @@ struct Gathering<'a> {
 
 /// Detect steps that examined the same.
 struct Group {
+    run: String,
     scope: Scope,
     found: Vec<Found>,
 }
@@ -118,14 +120,31 @@ impl<'a> Gathering<'a> {
             outcome: done.outcome,
         };
         let mut groups = self.groups(None).await;
-        let tables = self.tables(&mut groups, as_of).await;
+        let mut tables = self.tables(&mut groups, as_of).await;
         let candles = self.candles(&tables).await;
+        let mut lists = self.lists();
+        let within = self.within().await?;
+        let runs: BTreeSet<String> = within.iter().cloned().chain([self.run.clone()]).collect();
+        self.list(&mut groups, Some(&runs), &mut lists).await?;
+        for run in within {
+            let history = History::of(self.open, &run).await?;
+            let mut inner = Gathering::of(self.request, run, history).await?;
+            let mut of_run = inner.groups(None).await;
+            tables.extend(inner.tables(&mut of_run, as_of).await);
+            inner.list(&mut of_run, Some(&runs), &mut lists).await?;
+            groups.append(&mut of_run);
+            self.notes.extend(inner.notes.into_iter().filter(|note| !self.notes.contains(note)).collect::<Vec<_>>());
+        }
+        if tables.len() > MOST_TABLES {
+            self.notes.push(format!("Only {MOST_TABLES} of the {} searches of the run and those within it have pictures.", tables.len()));
+            tables.truncate(MOST_TABLES);
+        }
         self.note_runs_of_steps();
         self.note_items();
         let (costs, lake_costs) = self.costs().await?;
         let numbers = self.numbers(&groups, &costs, done.missing);
         let sentence = sentence_of_run(&groups, &numbers, &done);
-        let mut report = self.listed(&mut groups, true).await?;
+        let mut report = self.finish(lists)?;
         report.left = left(&done);
         report.graph = self.workflow.as_ref().map(|workflow| self.history.graph(workflow));
         report.timeline = Some(self.history.timeline());
@@ -153,7 +172,9 @@ impl<'a> Gathering<'a> {
         let numbers = numbers_now(&tables);
         let sentence = sentence_of_table(table, &tables, &numbers);
         let status = self.status(table).await;
-        let report = self.listed(&mut groups, false).await?;
+        let mut lists = self.lists();
+        self.list(&mut groups, None, &mut lists).await?;
+        let report = self.finish(lists)?;
         Ok(Report { subject, sentence, numbers, tables, status, candles, notes: self.notes, made_at: self.made_at, ..report })
     }
 
@@ -187,7 +208,7 @@ impl<'a> Gathering<'a> {
             let found = Found::new(step, findings, gaps);
             match groups.iter_mut().find(|group| group.scope == scope) {
                 Some(group) => group.found.push(found),
-                None => groups.push(Group { scope, found: vec![found] }),
+                None => groups.push(Group { run: self.run.clone(), scope, found: vec![found] }),
             }
         }
         groups
@@ -294,7 +315,7 @@ impl<'a> Gathering<'a> {
             if visits > 0 {
                 let child = child_run_id(&self.run, &step.name, visits);
                 self.notes
-                    .push(format!("Step {} ran a workflow, as run {child}. What it found and did is in a report on that run.", step.name));
+                    .push(format!("Step {} ran a workflow, as run {child}. A report on that run has its steps and times.", step.name));
             }
         }
     }
@@ -309,7 +330,7 @@ impl<'a> Gathering<'a> {
             let more = map.ended.len().saturating_sub(shown.len());
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             self.notes.push(format!(
-                "Step {name} ran for {items} items{failed}. What they found and did is in reports on their runs: {}{more}.",
+                "Step {name} ran for {items} items{failed}. Reports on their runs have the steps and times of each: {}{more}.",
                 shown.join(", ")
             ));
         }
@@ -326,24 +347,45 @@ impl<'a> Gathering<'a> {
     }
 
     fn numbers(&self, groups: &[Group], costs: &Costs, left: u64) -> Numbers {
-        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut expected: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
         let mut found = 0;
-        for of in groups.iter().flat_map(|group| &group.found) {
+        for (run, of) in groups.iter().flat_map(|group| group.found.iter().map(|found| (&group.run, found))) {
             let counts = &of.findings.counts;
-            let table = expected.entry(&of.findings.scope.table).or_default();
+            let table = expected.entry(&of.findings.scope.table).or_default().entry(run).or_default();
             *table = counts.expected.max(*table);
             if of.findings.kind != DefectKind::Stale {
                 found += of.findings.wrong();
             }
         }
-        let expected = expected.values().sum();
+        // The runs within it have a part each, and what they share with the run itself is expected once.
+        let of_table = |mut runs: BTreeMap<&str, u64>| {
+            let own = runs.remove(self.run.as_str()).unwrap_or_default();
+            own.max(runs.into_values().sum())
+        };
+        let expected = expected.into_values().map(of_table).sum();
         Numbers { expected, found, repaired: costs.total.rows_repaired, absent: costs.total.slots_absent, left }
     }
 
-    /// A report with the listings, and nothing else.
-    async fn listed(&mut self, groups: &mut [Group], of_run: bool) -> Result<Report> {
+    /// The runs within the run, of the latest visits of its steps.
+    async fn within(&self) -> Result<Vec<String>> {
+        let members = family(self.open.journal().await?.as_ref(), &self.run, self.made_at).await?;
+        Ok(members.into_iter().skip(1).filter(|member| member.is_latest).map(|member| member.run).collect())
+    }
+
+    fn lists(&self) -> Lists {
         let page: Option<&Path> = self.request.beside.as_deref();
-        let (mut defects, mut fixes, mut exceptions) = (defects(page), fixes(page), exceptions(page));
+        Lists { defects: defects(page), fixes: fixes(page), exceptions: exceptions(page) }
+    }
+
+    /// A report with the listings, and nothing else.
+    fn finish(&self, lists: Lists) -> Result<Report> {
+        let Lists { defects, fixes, exceptions } = lists;
+        Ok(Report { defects: defects.finish()?, fixes: fixes.finish()?, exceptions: exceptions.finish()?, ..empty(self.made_at)? })
+    }
+
+    /// Lists what was found and done: by all runs, or by this one, if the report is about these runs.
+    async fn list(&mut self, groups: &mut [Group], runs: Option<&BTreeSet<String>>, lists: &mut Lists) -> Result<()> {
+        let none = BTreeSet::new();
         let mut hulls: BTreeMap<String, Interval> = BTreeMap::new();
         for group in groups.iter() {
             let hull = hulls.entry(group.scope.table.clone()).or_insert(group.scope.interval);
@@ -354,9 +396,10 @@ impl<'a> Gathering<'a> {
             let mut of_table: Vec<&mut Found> =
                 groups.iter_mut().filter(|group| group.scope.table == name).flat_map(|group| &mut group.found).collect();
             let mut patched = |key: &Key, slot: i64| of_table.iter_mut().for_each(|found| found.patched(key, slot));
-            let part = Part { lake: self.lake.as_ref(), table, interval, run: of_run.then_some(self.run.as_str()) };
-            let others = match part.fixes(&mut fixes, &mut patched).await {
-                Ok(rows) => part.exceptions(&mut exceptions).await.map(|absent| (rows, absent)),
+            let part =
+                Part { lake: self.lake.as_ref(), table, interval, run: runs.map(|_| self.run.as_str()), beside: runs.unwrap_or(&none) };
+            let others = match part.fixes(&mut lists.fixes, &mut patched).await {
+                Ok(rows) => part.exceptions(&mut lists.exceptions).await.map(|absent| (rows, absent)),
                 Err(error) => Err(error),
             };
             match others {
@@ -368,9 +411,15 @@ impl<'a> Gathering<'a> {
                 Err(error) => self.notes.push(format!("What was repaired in table {name} cannot be listed: {}", error.full())),
             }
         }
-        groups.iter().flat_map(|group| &group.found).try_for_each(|found| add_defects(&mut defects, found))?;
-        Ok(Report { defects: defects.finish()?, fixes: fixes.finish()?, exceptions: exceptions.finish()?, ..empty(self.made_at)? })
+        groups.iter().flat_map(|group| &group.found).try_for_each(|found| add_defects(&mut lists.defects, found))
     }
+}
+
+/// The listings of a report, while they are collected.
+struct Lists {
+    defects: Collector<Defect>,
+    fixes: Collector<Fix>,
+    exceptions: Collector<Exception>,
 }
 
 /// A report that says nothing.

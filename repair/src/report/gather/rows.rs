@@ -1,6 +1,6 @@
 //! The few rows that a report draws as they are: a part of one series, and candles of a few keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type};
@@ -77,7 +77,7 @@ pub(super) async fn series(of: &Examined<'_>, report: &TableReport, named: Optio
         }
     }
     if points.values().any(|point| point.repaired_by.is_some()) {
-        let part = Part { lake: of.lake, table: of.table, interval, run: None };
+        let part = Part { lake: of.lake, table: of.table, interval, run: None, beside: &BTreeSet::new() };
         for (slot, (strategy, interval)) in part.estimates(&key, &column).await? {
             if let Some(point) = points.get_mut(&slot)
                 && point.repaired_by.as_ref() == Some(&strategy)

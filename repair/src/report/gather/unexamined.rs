@@ -69,7 +69,7 @@ impl TableReportRequest<'_> {
         };
         let page = beside.as_deref();
         let (mut all_defects, mut all_fixes, mut all_exceptions) = (defects(page), fixes(page), exceptions(page));
-        let part = Part { lake: repair.opened.as_ref(), table, interval: scope.interval, run: None };
+        let part = Part { lake: repair.opened.as_ref(), table, interval: scope.interval, run: None, beside: &BTreeSet::new() };
         let mut patched: BTreeSet<(Key, i64)> = BTreeSet::new();
         part.exceptions(&mut all_exceptions).await?;
         let mut report = Report {
