@@ -110,8 +110,8 @@ mod block_on;
 pub mod compact;
 pub mod compare;
 pub mod doctor;
-#[cfg(feature = "local")]
 mod family;
+#[cfg(feature = "local")]
 pub mod first_steps;
 mod hold;
 pub mod ledger;

@@ -16,6 +16,9 @@ use serde::Serialize;
 use crate::open::OpenLake;
 use crate::prune::PRUNED;
 
+/// Steps, each with its run before it.
+type Places<'a> = BTreeSet<(&'a String, &'a String)>;
+
 /// What a check of our own state found.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -155,7 +158,7 @@ impl OpenLake {
     /// The rows that runs have added to overlays, and that are gone. Rows are counted, since a compaction puts them into other objects.
     async fn lost_rows(&self, journal: &dyn Journal, runs: &BTreeMap<String, Written>, is_damaged: bool) -> Result<Vec<Damaged>> {
         let mut lost = Vec::new();
-        let mut tables: Vec<(Table, &String, BTreeSet<(&String, &String)>)> = Vec::new();
+        let mut tables: Vec<(Table, &String, Places<'_>)> = Vec::new();
         for (run, written) in runs {
             let Some(state) = written.state.as_ref().filter(|_| !written.added.is_empty()) else { continue };
             // Which tables a definition means that this program cannot read, is not known.
@@ -190,7 +193,7 @@ impl OpenLake {
                 }
             }
         }
-        let all: BTreeSet<(&String, &String)> = tables.iter().flat_map(|(_, _, steps)| steps.iter().copied()).collect();
+        let all: Places<'_> = tables.iter().flat_map(|(_, _, steps)| steps.iter().copied()).collect();
         for (run, step) in all.into_iter().filter(|place| !unread.contains(place)) {
             let Some((written, added)) = runs.get(run).and_then(|written| Some((written, written.added.get(step)?))) else { continue };
             let there = found.get(&(run.clone(), step.clone())).copied().unwrap_or_default();

@@ -158,7 +158,8 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     let request = ScanRequest::new(Layer::Raw).in_interval(hull).of_keys(keys.into_iter().cloned().collect::<Vec<_>>());
     let mut raw = lake.scan(table, &request).await?;
     // Of several rows of a slot, one counts as the truth: the same one in whatever order a lake gives them.
-    let (mut truths, mut batches): (BTreeMap<(Key, i64), (Print, usize, usize)>, Vec<RecordBatch>) = Default::default();
+    let mut truths: BTreeMap<(Key, i64), (Print, usize, usize)> = BTreeMap::new();
+    let mut batches: Vec<RecordBatch> = Vec::new();
     while let Some(batch) = raw.try_next().await? {
         let places = KeyTime::of(table, &batch)?;
         let mut of_rows = Vec::new();
