@@ -231,15 +231,18 @@ impl Heeding {
             _ => None,
         });
         let others: BTreeSet<&String> = self.others.iter().chain(&keys).filter(|table| **table != own).collect();
+        // Findings of another look have what that one reported.
+        found.counts.unread_elsewhere = 0;
         for table in others.into_iter().filter_map(|name| context.tables.get(name)) {
             let (left_out, usage) = context.left_out(table).await?;
             found.usage += usage;
             let Some(first) = left_out.iter().next() else { continue };
             let (rows, name) = (left_out.rows(), &table.name);
             let (rows, it) = if rows == 1 { ("1 row".to_owned(), "was") } else { (format!("{rows} rows"), "were") };
-            found
-                .notices
-                .push(format!("{rows} of table `{name}`, which this step uses, cannot be read and {it} left out, such as {first}"));
+            let notice = format!("{rows} of table `{name}`, which this step uses, cannot be read and {it} left out, such as {first}");
+            if !found.notices.contains(&notice) {
+                found.notices.push(notice);
+            }
             found.counts.unread_elsewhere += left_out.rows();
         }
         Ok(warned(context, found).await)

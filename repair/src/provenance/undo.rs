@@ -246,7 +246,7 @@ impl RedoRequest<'_> {
 awaitable!(RedoRequest => Change);
 
 impl OpenLake {
-    /// Hides what a run added to its tables, and so did the runs within it, all of it or a part. It stays in the lake, and [`OpenLake::redo`] shows it again. Tables that
+    /// Hides what a run and the runs within it added to their tables, all of it or a part. It stays in the lake, and [`OpenLake::redo`] shows it again. Tables that
     /// were computed from it are marked stale.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Aggregators for any kind of data.
 
-mod off_grid;
 mod sql;
+mod unseen;
 
 use crate::plugin::Registry;
 

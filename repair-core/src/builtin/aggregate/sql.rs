@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use crate::builtin::aggregate::off_grid::OffGrid;
+use crate::builtin::aggregate::unseen::Unseen;
 use crate::builtin::sql;
 use crate::builtin::target;
 use crate::builtin::target::target;
@@ -88,7 +88,7 @@ impl Aggregator for Sql {
             (Some(from), Some(to)) => Some(folders(from, to, &into, context.now)?),
             _ => None,
         };
-        let off_grid = OffGrid::look(context, &self.config.query, request.findings, asked).await?;
+        let unseen = Unseen::look(context, &self.config.query, request.findings, asked).await?;
         let values = sql::values(context, asked.as_ref(), &self.config.values);
         let mut result = sql::ask(context, &self.config.query, values, BTreeMap::new()).await?;
         let mut batches: Vec<RecordBatch> = Vec::new();
@@ -125,10 +125,10 @@ impl Aggregator for Sql {
         if let Some(time) = implied_time {
             output["time"] = json!(time);
         }
-        if !off_grid.tables.is_empty() {
-            output[LEFT_OUT] = json!(off_grid.tables);
+        if !unseen.tables.is_empty() {
+            output[LEFT_OUT] = json!(unseen.tables);
         }
-        Ok(Aggregated { output, usage: [usage, off_grid.usage].into_iter().sum() })
+        Ok(Aggregated { output, usage: [usage, unseen.usage].into_iter().sum() })
     }
 }
 

@@ -14,7 +14,7 @@ const DAY_S: u32 = 86_400;
 
 /// What was found of the tables that a query reads through their repaired views.
 #[derive(Default)]
-pub(super) struct OffGrid {
+pub(super) struct Unseen {
     /// For each table that has rows off the grid: its name, how many they are, and how many rows were looked at; for each that has rows that cannot be read: its name, how many, and
     /// the first.
     pub(super) tables: Vec<Value>,
@@ -22,7 +22,7 @@ pub(super) struct OffGrid {
     pub(super) usage: Usage,
 }
 
-impl OffGrid {
+impl Unseen {
     /// Looks at the tables that have a cadence and whose repaired views a query names: within an interval, or else at all their rows.
     /// A table in which the findings of the step have been found was looked at then.
     ///
