@@ -179,13 +179,10 @@ impl Running {
         self.source.ready().await?;
         // What was dropped and arrives late: when, the stock, and its minute.
         let mut late: VecDeque<(Timestamp, Arc<str>, i64)> = VecDeque::new();
-        let mut next = self.clock.now().as_second().div_euclid(every_s) + 1;
+        let (mut next, last) = (self.clock.now().as_second().div_euclid(every_s) + 1, until.as_second().div_euclid(every_s));
         let mut minute = self.clock.now().as_second().div_euclid(MINUTE_S);
-        loop {
+        while next <= last {
             let due = Timestamp::from_second(next * every_s)?;
-            if due > until {
-                return Ok(());
-            }
             self.clock.sleep_until(due.checked_add(AFTER_MINUTE)?).await;
             let over = due.as_second().div_euclid(MINUTE_S);
             while minute < over {
@@ -193,8 +190,11 @@ impl Running {
                 minute += 1;
             }
             self.deliver(&mut late, due).await?;
-            next = (next + 1).max(self.clock.now().as_second().div_euclid(every_s));
+            // One that is late catches up, and leaves out nothing before its end.
+            let now = self.clock.now().as_second().div_euclid(every_s);
+            next = (next + 1).max(now.min(last));
         }
+        Ok(())
     }
 
     fn minute(&self, minute: i64) -> Result<Interval> {

@@ -295,7 +295,17 @@ async fn unread(context: &StepContext, table: &str) -> Vec<String> {
     let notice = |of: shape::LeftOut| {
         format!("{}; it is left out of table `{}`, so nothing judges or repairs it; write it in one way in all files", of.why(), table.name)
     };
-    shape::left_out(&schema).into_iter().map(notice).collect()
+    let of_mixed = |of: shape::LeftOut| {
+        let [one, other] = &of.files;
+        let (numbers, words) = if of.types[0].starts_with("Utf8") { (other, one) } else { (one, other) };
+        format!(
+            "column `{column}` of table `{}` has numbers in {numbers} and words in {words}, so it is text, and what computes leaves it empty; declare what it is, \
+             `columns: {{ {column}: number }}` or `text`",
+            table.name,
+            column = of.column
+        )
+    };
+    shape::left_out(&schema).into_iter().map(notice).chain(shape::mixed(&schema).into_iter().map(of_mixed)).collect()
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not

@@ -343,6 +343,15 @@ pub fn left_out(schema: &Schema) -> Vec<LeftOut> {
     schema.metadata().get(LEFT_OUT).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
+/// The key of a described schema's metadata that lists its columns that [`mixed`] means.
+const MIXED: &str = "repair:mixed";
+
+/// The columns that are text because one file of text has words in them, where another has numbers alone. What computes leaves them empty, so one word in one file
+/// can take a column of numbers from all others. Types that are declared are never mixed, and those of keys and times do not matter.
+pub fn mixed(schema: &Schema) -> Vec<LeftOut> {
+    schema.metadata().get(MIXED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
 /// The columns of a table's files, put together file by file. Columns that a file lacks are null in its rows; types widen. A column whose
 /// types have no common type is left out, so that it only stops those who ask for it.
 #[derive(Debug, Default)]
@@ -351,6 +360,7 @@ pub struct Merged {
     /// For each field, the file that determined its type, and the type there.
     origins: Vec<(String, DataType)>,
     left_out: Vec<LeftOut>,
+    mixed: Vec<LeftOut>,
 }
 
 impl Merged {
@@ -374,6 +384,7 @@ impl Merged {
                 self.origins.push((file.to_owned(), kind.clone()));
                 continue;
             };
+            self.note_mixed(at, file, kind);
             match common_type(format, self.fields[at].data_type(), kind) {
                 Some(common) if common == *self.fields[at].data_type() => {}
                 Some(common) => {
@@ -390,6 +401,17 @@ impl Merged {
         }
     }
 
+    /// Notes a column that has numbers in one file and text in another.
+    fn note_mixed(&mut self, at: usize, file: &str, kind: &DataType) {
+        let (known, (of_one, _)) = (&self.fields[at], &self.origins[at]);
+        let one = known.data_type();
+        let is_mixed = (one.is_numeric() && is_text(kind)) || (is_text(one) && kind.is_numeric());
+        if is_mixed && !self.mixed.iter().any(|mixed| mixed.column == *known.name()) {
+            let (types, files) = ([one.to_string(), kind.to_string()], [of_one.clone(), file.to_owned()]);
+            self.mixed.push(LeftOut { column: known.name().clone(), types, files, also: None });
+        }
+    }
+
     /// The place and the name of a known column that differs from this one in nothing but case. One that the same file has, too, is another column.
     fn in_another_case(&self, name: &str, of_file: &Schema) -> Option<(usize, String)> {
         let lower = name.to_lowercase();
@@ -398,17 +420,24 @@ impl Merged {
         Some((at, self.fields.get(at)?.name().clone()))
     }
 
-    /// The columns of the table in the shape of batches, as [`of_table`]. [`left_out`] lists those that it lacks.
+    /// The columns of the table in the shape of batches, as [`of_table`]. [`left_out`] lists those that it lacks, and [`mixed`] those that are text because of one file.
     ///
     /// # Errors
     /// As [`of_table`].
     pub fn finish(self, table: &Table) -> Result<SchemaRef> {
         let schema = of_table(table, self.fields)?;
-        if self.left_out.is_empty() {
-            return Ok(schema);
+        let is_place = |column: &String| *column == table.time || table.key.contains(column);
+        let is_left_out = |column: &String| self.left_out.iter().any(|left_out| left_out.is_named(column));
+        let mixed: Vec<&LeftOut> = self.mixed.iter().filter(|mixed| !is_place(&mixed.column) && !is_left_out(&mixed.column)).collect();
+        let json = |columns: serde_json::Result<String>| columns.map_err(|error| Error::internal("columns are not JSON").because(error));
+        let mut metadata = HashMap::new();
+        if !self.left_out.is_empty() {
+            metadata.insert(LEFT_OUT.to_owned(), json(serde_json::to_string(&self.left_out))?);
         }
-        let json = serde_json::to_string(&self.left_out).map_err(|error| Error::internal("columns are not JSON").because(error))?;
-        Ok(Arc::new(Schema::clone(&schema).with_metadata([(LEFT_OUT.to_owned(), json)].into())))
+        if !mixed.is_empty() {
+            metadata.insert(MIXED.to_owned(), json(serde_json::to_string(&mixed))?);
+        }
+        Ok(if metadata.is_empty() { schema } else { Arc::new(Schema::clone(&schema).with_metadata(metadata)) })
     }
 }
 

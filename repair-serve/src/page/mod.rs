@@ -196,7 +196,7 @@ fn workflows(body: &mut Markup, shared: &Shared) {
         return;
     }
     let (schedules, runs) = (shared.schedules(), all_runs(shared));
-    table(body, "Workflows", &["Workflow", "Starts", "Next", "Last run", "Ended", "Status"], |body| {
+    table(body, "Workflows", &["Workflow", "Starts", "Next", "Last run", "Last event", "Status"], |body| {
         for loaded in &folder.workflows {
             let last = runs.iter().find(|(_, run)| run.workflow == loaded.name());
             body.raw("<tr><td>");

@@ -174,6 +174,36 @@ fn broken_lines_are_refused_by_line_or_counted_and_listed() {
 }
 
 #[test]
+fn one_word_in_one_file_does_not_take_a_column_of_numbers_in_silence() {
+    for (ending, numbers, words) in [
+        ("csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,2024-03-04T02:00:00Z,3\n", "k,ts,v\nA,2024-03-09T00:00:00Z,offline\n"),
+        (
+            "jsonl",
+            "{\"k\":\"A\",\"ts\":\"2024-03-04T00:00:00Z\",\"v\":1}\n{\"k\":\"A\",\"ts\":\"2024-03-04T02:00:00Z\",\"v\":3}\n",
+            "{\"k\":\"A\",\"ts\":\"2024-03-09T00:00:00Z\",\"v\":\"offline\"}\n",
+        ),
+    ] {
+        for [first, second] in [[numbers, words], [words, numbers]] {
+            let world = World::new();
+            world.write(&format!("t/a.{ending}"), first);
+            world.write(&format!("t/b.{ending}"), second);
+            let (of_numbers, of_words) = if first == numbers { ("a", "b") } else { ("b", "a") };
+            let steps = "  look: { detect: gaps, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T03:00:00Z\" }, next: fill }\n  fill: { repair: \
+                         interpolate, of: look, with: { max_gap: 2h }, end: true }";
+            let table = format!("format: {ending}, key: [k], time: ts, cadence: 1h");
+            let report = world.run(&table, steps);
+            let said = report.problems.iter().find(|problem| problem.contains("column `v` of table `t` has numbers in"));
+            let said = said.unwrap_or_else(|| panic!("{ending}: {:?}", report.problems));
+            let places = [format!("{of_numbers}.{ending} and words in"), format!("{of_words}.{ending}, so it is text")];
+            assert!(places.iter().all(|place| said.contains(place)) && said.contains("`columns: { v: number }` or `text`"), "{said}");
+            // What is declared is meant.
+            let report = world.run(&format!("{table}, columns: {{ v: text }}"), &steps.replace("max_gap: 2h", "max_gap: 2h, columns: [v]"));
+            assert!(!report.problems.iter().any(|problem| problem.contains("has numbers in")), "{:?}", report.problems);
+        }
+    }
+}
+
+#[test]
 fn lines_that_cannot_be_read_in_tables_that_no_step_examines_are_reported() {
     let world = World::new();
     world.write("t/a.csv", "k,ts,v,site\nA,2024-03-04T00:00:00Z,1,A\nA,2024-03-04T01:00:00Z,2,A\n");
