@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use repair::compare::{ColumnErrors, CompareReport, CostLimit, PartLoss, Pattern, StrategyReport};
+use repair::compare::{ColumnErrors, CompareReport, CostLimit, MOST_ROUNDS, PartLoss, Pattern, StrategyReport};
 
 use crate::exit::Exit;
 use crate::open::WorkflowArgs;
@@ -32,6 +32,10 @@ pub(crate) struct Compare {
     /// The seed from which hidden slots are drawn. The same seed hides the same slots.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// In how many rounds slots are hidden, up to 10; no slot in two of them [default: 1; of `like-gaps` as many as it takes to hide ten runs, if no strategy
+    /// asks a source or runs a program].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_ROUNDS)))]
+    rounds: Option<u32>,
     /// The columns that decide which strategy is best [default: all that hold numbers].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Vec<String>,
@@ -81,7 +85,7 @@ impl Compare {
         let limit = CostLimit::parse(self.max_usd.as_deref(), self.max_calls)?;
         let repair = self.workflow.open(lake_before).await?;
         let request = repair.compare().strategies(self.strategies).of(self.of.as_deref()).share(share).pattern(self.pattern.into());
-        let mut done = request.seed(self.seed).columns(self.columns).limit(limit.clone()).await?;
+        let mut done = request.seed(self.seed).rounds(self.rounds).columns(self.columns).limit(limit.clone()).await?;
         if self.json {
             if !self.hidden {
                 done.hidden_slots.clear();
@@ -97,11 +101,12 @@ impl Compare {
 /// A comparison, for people.
 fn report(done: &CompareReport, limit: &CostLimit) -> String {
     let mut text = format!(
-        "{} of {} of table {} hidden, in {} (--pattern {}, --seed {})\n",
+        "{} of {} of table {} hidden, in {}{} (--pattern {}, --seed {})\n",
         count(done.hidden, "row"),
         done.there,
         done.table,
         count(done.gaps, "run"),
+        if done.rounds > 1 { format!(" and {} rounds", done.rounds) } else { String::new() },
         pattern(done.pattern),
         done.seed,
     );

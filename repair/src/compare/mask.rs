@@ -234,6 +234,18 @@ fn too_many(slots: usize) -> Error {
     Error::invalid(format!("{slots} slots would be hidden, more than {MOST_HIDDEN}; hide a smaller share, or compare a shorter stretch"))
 }
 
+/// The seed of a round: that of the comparison for the first, and for each other one another.
+pub fn of_round(seed: u64, round: usize) -> u64 {
+    if round == 0 {
+        return seed;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"round").update(&seed.to_le_bytes()).update(&(round as u64).to_le_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
 /// Gaps that no hidden run is like, because the table holds no such stretch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Unlike {

@@ -50,6 +50,12 @@ use repair_core::{Error, ErrorKind, Result};
 /// Presence words that are held at once, over all keys, about 30 bytes each: a year of minutes of 450 keys.
 const MOST_WORDS: u64 = 4 << 20;
 
+/// At most so many rounds.
+pub const MOST_ROUNDS: u32 = 10;
+
+/// With fewer runs than these, chance has a large part in which strategy is best.
+pub const ENOUGH_RUNS: usize = 10;
+
 /// What to compare.
 #[derive(Debug, Clone, Default)]
 pub struct CompareOptions {
@@ -61,6 +67,9 @@ pub struct CompareOptions {
     pub pattern: Pattern,
     /// The seed from which hidden slots are drawn.
     pub seed: u64,
+    /// In how many rounds slots are hidden, from 1 to [`MOST_ROUNDS`]; no slot in two of them. If it is not given, one, and of [`Pattern::LikeGaps`] as many
+    /// as it takes to hide [`ENOUGH_RUNS`] runs, if no strategy asks a source or runs a program.
+    pub rounds: Option<u32>,
     /// The columns whose loss decides. If empty, all that hold numbers.
     pub columns: Vec<String>,
     /// What the best strategy may cost.
@@ -105,15 +114,19 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
     let run = format!("compare-{}", new_run_id()).into();
     let arena = Arena { workflow, registry, lake, lakes, clock, variables, run, began, now, aggregates, computed, cancel };
 
+    if options.rounds.is_some_and(|rounds| rounds == 0 || rounds > MOST_ROUNDS) {
+        return Err(Error::invalid(format!("a comparison has from 1 to {MOST_ROUNDS} rounds")));
+    }
     let looked = look(&arena, detect).await?;
-    let Hiding { decisive, truth, there, not_compared, pattern, unlike } = hide(&arena, &looked, share, options).await?;
+    let asks = entrants.iter().any(Entrant::asks);
+    let Hiding { decisive, rounds, there, not_compared, pattern, unlike } = hide(&arena, &looked, share, options, asks).await?;
     let mut trials: Vec<Trial> = Vec::with_capacity(entrants.len());
     for entrant in entrants {
-        trials.push(Box::pin(tried(&arena, entrant, &truth, &decisive)).await?);
+        trials.push(Box::pin(tried(&arena, entrant, &rounds, &decisive)).await?);
     }
     if options.strategies.is_empty() {
-        for entrant in promising(&trials, &truth, &decisive) {
-            trials.push(Box::pin(tried(&arena, entrant, &truth, &decisive)).await?);
+        for entrant in promising(&trials, &rounds, &decisive) {
+            trials.push(Box::pin(tried(&arena, entrant, &rounds, &decisive)).await?);
         }
     }
     let contender =
@@ -121,22 +134,23 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
     let best = score::best(&trials.iter().map(contender).collect::<Vec<_>>(), &options.limit);
     let recommended = best.and_then(|index| trials.get(index)).map(|trial| recommended::yaml(&trial.report, &trial.entrant, &detect.name));
     let reports: Vec<StrategyReport> = trials.into_iter().map(|trial| trial.report).collect();
-    let gaps = &truth.findings.gaps;
-    let hidden = gaps.iter().filter_map(|(key, slots)| Some(Hidden { key: key.clone(), interval: looked.scope.grid.interval_of(slots)? }));
+    let gaps = || rounds.iter().flat_map(|truth| truth.findings.gaps.iter());
+    let hidden = gaps().filter_map(|(key, slots)| Some(Hidden { key: key.clone(), interval: looked.scope.grid.interval_of(slots)? }));
     Ok(CompareReport {
         format: JsonFormat,
         workflow: workflow.name.clone(),
         of: detect.name.clone(),
-        table: truth.table.name.clone(),
+        table: looked.table.name.clone(),
         interval: looked.scope.interval,
         pattern,
         share,
         seed: options.seed,
+        rounds: u32::try_from(rounds.len()).unwrap_or(u32::MAX),
         there,
-        hidden: truth.mask.len(),
-        gaps: gaps.len() as u64,
+        hidden: rounds.iter().map(|truth| truth.mask.len()).sum(),
+        gaps: gaps().count() as u64,
         hidden_slots: hidden.collect(),
-        mask: hash(&truth.mask),
+        mask: hash(rounds.iter().map(|truth| &truth.mask)),
         prices: workflow.prices.as_ref().map(|book| (book.name.clone(), book.as_of)),
         decisive,
         best: best.map(|index| reports[index].name.clone()),
@@ -151,20 +165,31 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
 struct Trial {
     entrant: Entrant,
     report: StrategyReport,
-    guesses: Numbers,
+    /// Of each round.
+    guesses: Vec<Numbers>,
 }
 
-async fn tried(arena: &Arena<'_>, entrant: Entrant, truth: &Truth, decisive: &[String]) -> Result<Trial> {
-    let (mut report, guesses) = arena.trial(&entrant, truth).await?;
+async fn tried(arena: &Arena<'_>, entrant: Entrant, rounds: &[Truth], decisive: &[String]) -> Result<Trial> {
+    let mut tried = Vec::with_capacity(rounds.len());
+    let spent = purse::nothing(&entrant);
+    for truth in rounds {
+        tried.push(arena.trial(&entrant, truth, &spent).await?);
+    }
+    let (mut report, guesses) = trial::report(&entrant, rounds, tried);
     let losses = decisive.iter().filter_map(|column| report.columns.get(column)).map(|errors| errors.loss);
     #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
     let columns = decisive.len().max(1) as f64;
     report.loss = losses.sum::<f64>() / columns;
-    let runs = score::runs(&truth.rows, &guesses, &truth.findings.gaps, decisive);
-    report.interval = score::interval(&runs.iter().collect::<Vec<_>>(), truth.seed);
-    report.by_key = score::by_key(&runs, truth.seed);
-    report.by_length = score::by_length(&runs, truth.seed);
+    let (runs, seed) = (runs(rounds, &guesses, decisive), rounds.first().map_or(0, |truth| truth.seed));
+    report.interval = score::interval(&runs.iter().collect::<Vec<_>>(), seed);
+    report.by_key = score::by_key(&runs, seed);
+    report.by_length = score::by_length(&runs, seed);
     Ok(Trial { entrant, report, guesses })
+}
+
+/// The losses of each run of hidden slots, round after round.
+fn runs(rounds: &[Truth], guesses: &[Numbers], decisive: &[String]) -> Vec<score::RunLoss> {
+    rounds.iter().zip(guesses).flat_map(|(truth, guesses)| score::runs(&truth.rows, guesses, &truth.findings.gaps, decisive)).collect()
 }
 
 /// At most this many chains that no one has named are tried.
@@ -172,15 +197,17 @@ const MOST_CHAINS: usize = 5;
 
 /// Chains of two strategies that look better than each strategy alone: the first leaves something, and with what the second makes of that, the loss
 /// would be less. A strategy that asks a source is in none of them, because asking costs; name a chain to try it.
-fn promising(trials: &[Trial], truth: &Truth, decisive: &[String]) -> Vec<Entrant> {
+fn promising(trials: &[Trial], rounds: &[Truth], decisive: &[String]) -> Vec<Entrant> {
     let singles: Vec<&Trial> = trials.iter().filter(|trial| trial.entrant.parts.len() == 1 && !trial.entrant.asks()).collect();
     let Some(least) = trials.iter().map(|trial| trial.report.loss).min_by(f64::total_cmp) else { return Vec::new() };
     let mut chains: Vec<(f64, Entrant)> = Vec::new();
     for first in singles.iter().filter(|first| first.report.left > 0 && first.report.repaired > 0) {
         for then in singles.iter().filter(|then| then.entrant.name != first.entrant.name && then.report.repaired > 0) {
             let mut guesses = then.guesses.clone();
-            guesses.rows.extend(first.guesses.rows.iter().map(|(place, values)| (place.clone(), values.clone())));
-            let loss = score::mean_loss(score::runs(&truth.rows, &guesses, &truth.findings.gaps, decisive).iter());
+            for (guesses, of_first) in guesses.iter_mut().zip(&first.guesses) {
+                guesses.rows.extend(of_first.rows.iter().map(|(place, values)| (place.clone(), values.clone())));
+            }
+            let loss = score::mean_loss(runs(rounds, &guesses, decisive).iter());
             let chain = Entrant::chain(&first.entrant, &then.entrant);
             let parts = |entrant: &Entrant| entrant.parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>();
             let is_known = trials.iter().any(|trial| parts(&trial.entrant) == parts(&chain));
@@ -194,13 +221,15 @@ fn promising(trials: &[Trial], truth: &Truth, decisive: &[String]) -> Vec<Entran
 }
 
 /// A hash of what is hidden.
-fn hash(mask: &Mask) -> String {
+fn hash<'a>(masks: impl Iterator<Item = &'a Mask>) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (key, gap) in mask.gaps().iter() {
-        for value in key.values() {
-            hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+    for gaps in masks.map(Mask::gaps) {
+        for (key, gap) in gaps.iter() {
+            for value in key.values() {
+                hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+            }
+            hasher.update(&gap.first.to_le_bytes()).update(&gap.end.to_le_bytes());
         }
-        hasher.update(&gap.first.to_le_bytes()).update(&gap.end.to_le_bytes());
     }
     hasher.finalize().to_hex().as_str()[..16].to_owned()
 }
@@ -272,7 +301,8 @@ async fn look(arena: &Arena<'_>, detect: &Step) -> Result<Looked> {
 /// What is hidden, and from what it was chosen.
 struct Hiding {
     decisive: Vec<String>,
-    truth: Truth,
+    /// One for each round, at least one. No slot is hidden in two of them.
+    rounds: Vec<Truth>,
     /// Slots that could be hidden.
     there: u64,
     not_compared: Vec<String>,
@@ -280,9 +310,9 @@ struct Hiding {
     unlike: Option<Unlike>,
 }
 
-/// Chooses what to hide, and keeps the truth about it.
-async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &CompareOptions) -> Result<Hiding> {
-    let Looked { kind, scope, counts, table, context, lake, .. } = looked;
+/// Chooses what to hide, and keeps the truth about it. More than is asked for is hidden only if no strategy `asks`.
+async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &CompareOptions, asks: bool) -> Result<Hiding> {
+    let Looked { scope, table, context, lake, .. } = looked;
     let schema = lake.describe(table).await?;
     let mut columns = score::number_columns(table, &schema);
     let mut decisive = if options.columns.is_empty() { columns.clone() } else { options.columns.clone() };
@@ -313,24 +343,66 @@ async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Compar
     if !groups.is_empty() {
         columns.retain(|name| groups.iter().any(|group| group.contains(name)));
     }
-    let There { good: there, gaps: real } = there(looked).await?;
-    // Where nothing is missing, nothing says what gaps are like. A gap that an earlier run has filled still does.
-    let pattern = match options.pattern {
-        Pattern::LikeGaps if real.is_empty() => Pattern::Runs,
-        pattern => pattern,
-    };
-    let (pattern, mask, unlike) = match pattern {
-        Pattern::LikeGaps => {
-            let (mask, unlike) = mask::like_gaps(scope.grid, &there, &real, share, options.seed)?;
-            let unlike = Some(unlike).filter(|unlike| unlike.gaps > 0);
-            match mask.is_empty() {
-                true => (Pattern::Runs, mask::choose(scope.grid, &there, share, Pattern::Runs, options.seed)?, unlike),
-                false => (pattern, mask, unlike),
+    let There { good: mut there, gaps: real } = there(looked).await?;
+    let of_all = there.values().map(SlotSet::count).sum();
+    let (pattern, first, unlike) = first_mask(looked.scope.grid, &there, &real, share, options)?;
+    // Where nothing is like the gaps, nothing is like them in another round either.
+    let most = options.rounds.unwrap_or(if pattern == Pattern::LikeGaps && !asks { MOST_ROUNDS } else { 1 });
+    let (mut rounds, mut not_compared): (Vec<Truth>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut next, mut hidden, mut gaps) = (Some(first), 0, 0);
+    while let Some(mask) = next.take() {
+        there.iter_mut().filter_map(|(key, there)| Some((there, mask.of_key(key)?))).for_each(|(there, hidden)| there.subtract(hidden));
+        hidden += mask.len();
+        gaps += mask.gaps().len();
+        let seed = mask::of_round(options.seed, rounds.len());
+        let (truth, problems) = hidden_rows(arena, looked, mask.of_cells(groups.clone(), seed), columns.clone(), options.seed).await?;
+        rounds.push(truth);
+        problems.into_iter().for_each(|problem| {
+            if !not_compared.contains(&problem) {
+                not_compared.push(problem);
             }
+        });
+        context.check_cancelled()?;
+        let is_enough = options.rounds.is_none() && gaps >= ENOUGH_RUNS;
+        if rounds.len() < most as usize && !is_enough && !there.values().all(SlotSet::is_empty) {
+            let seed = mask::of_round(options.seed, rounds.len());
+            let mask = match pattern {
+                Pattern::LikeGaps => mask::like_gaps(scope.grid, &there, &real, share, seed)?.0,
+                pattern => mask::choose(scope.grid, &there, share, pattern, seed)?,
+            };
+            next = Some(mask).filter(|mask| !mask.is_empty() && hidden + mask.len() <= mask::MOST_HIDDEN as u64);
         }
-        pattern => (pattern, mask::choose(scope.grid, &there, share, pattern, options.seed)?, None),
-    };
-    let mask = mask.of_cells(groups, options.seed);
+    }
+    Ok(Hiding { decisive, rounds, there: of_all, not_compared, pattern, unlike })
+}
+
+/// What the first round hides, by which pattern, and what it could not be like.
+fn first_mask(
+    grid: SlotGrid,
+    there: &BTreeMap<Key, SlotSet>,
+    real: &GapList,
+    share: Share,
+    options: &CompareOptions,
+) -> Result<(Pattern, Mask, Option<Unlike>)> {
+    let CompareOptions { pattern, seed, .. } = options;
+    if *pattern != Pattern::LikeGaps {
+        return Ok((*pattern, mask::choose(grid, there, share, *pattern, *seed)?, None));
+    }
+    // Where nothing is missing, nothing says what gaps are like. A gap that an earlier run has filled still does.
+    let mut unlike = None;
+    if !real.is_empty() {
+        let (mask, of_gaps) = mask::like_gaps(grid, there, real, share, *seed)?;
+        unlike = Some(of_gaps).filter(|unlike| unlike.gaps > 0);
+        if !mask.is_empty() {
+            return Ok((Pattern::LikeGaps, mask, unlike));
+        }
+    }
+    Ok((Pattern::Runs, mask::choose(grid, there, share, Pattern::Runs, *seed)?, unlike))
+}
+
+/// The truth about what a mask hides, and the aggregate steps that fail although nothing is hidden.
+async fn hidden_rows(arena: &Arena<'_>, looked: &Looked, mask: Mask, columns: Vec<String>, seed: u64) -> Result<(Truth, Vec<String>)> {
+    let Looked { kind, scope, counts, table, lake, .. } = looked;
     let rows = truth(lake, table, &mask, columns).await?;
     let hidden = mask.len();
     if rows.rows.len() as u64 != hidden {
@@ -359,11 +431,8 @@ async fn hide(arena: &Arena<'_>, looked: &Looked, share: Share, options: &Compar
         let counts = Counts { expected, present, missing: hidden, gaps: gaps.len() as u64, ..*counts };
         Findings::of_gaps(scope.clone(), counts, gaps, Usage::default())
     };
-    context.check_cancelled()?;
-    let (aggregates, not_compared) = arena.aggregate(lake, &findings).await?;
-    let there = there.values().map(SlotSet::count).sum();
-    let truth = Truth { findings, table: table.clone(), mask, seed: options.seed, rows, aggregates };
-    Ok(Hiding { decisive, truth, there, not_compared, pattern, unlike })
+    let (aggregates, problems) = arena.aggregate(lake, &findings).await?;
+    Ok((Truth { findings, table: table.clone(), mask, seed, rows, aggregates }, problems))
 }
 
 /// The groups of columns of which cells are hidden, with the table's names; none if rows are hidden.

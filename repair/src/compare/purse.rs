@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rust_decimal::Decimal;
 
-use crate::compare::strategy::Candidate;
+use crate::compare::strategy::{Candidate, Entrant};
 use repair_core::model::Usage;
 use repair_core::price::{Budget, Metered, Spend, counts};
 use repair_core::workflow::Prices;
@@ -31,13 +31,18 @@ pub(super) fn cost(prices: &Prices<'_>, usage: &Usage, metered: &Metered) -> Res
 pub(super) struct Purse<'a> {
     prices: &'a Prices<'a>,
     limits: Vec<&'a Budget>,
-    spent: Mutex<Spend>,
+    spent: &'a Mutex<Spend>,
+}
+
+/// What each part of an entrant has spent, before it is tried.
+pub(super) fn nothing(entrant: &Entrant) -> Vec<Mutex<Spend>> {
+    entrant.parts.iter().map(|_| Mutex::default()).collect()
 }
 
 impl<'a> Purse<'a> {
-    /// The budgets of the workflow, of a strategy's step, and of the strategy itself, of which nothing is spent yet.
-    pub(super) fn new(candidate: &'a Candidate, prices: &'a Prices<'a>) -> Self {
-        Self { prices, limits: candidate.budgets.iter().collect(), spent: Mutex::default() }
+    /// The budgets of the workflow, of a strategy's step, and of the strategy itself, and what it has spent in earlier rounds.
+    pub(super) fn new(candidate: &'a Candidate, prices: &'a Prices<'a>, spent: &'a Mutex<Spend>) -> Self {
+        Self { prices, limits: candidate.budgets.iter().collect(), spent }
     }
 
     /// Reserves what a unit takes at worst.

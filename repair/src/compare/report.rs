@@ -32,6 +32,8 @@ pub struct CompareReport {
     pub share: Share,
     /// The seed from which the hidden slots were drawn.
     pub seed: u64,
+    /// In how many rounds they were hidden; no slot in two of them. All counts and losses are of all rounds together.
+    pub rounds: u32,
     /// Slots with a row that could be hidden.
     pub there: u64,
     /// Slots that were hidden.
@@ -142,7 +144,7 @@ pub struct Link {
 /// How far an aggregate was from its values when nothing is hidden.
 #[derive(Debug, Clone, Serialize)]
 pub struct AggregateErrors {
-    /// Rows there are when nothing is hidden.
+    /// Rows there are when nothing is hidden, counted once for each round.
     pub rows: u64,
     /// Rows of these with another number.
     pub differ: u64,

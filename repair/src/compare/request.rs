@@ -47,6 +47,15 @@ impl CompareRequest<'_> {
         self
     }
 
+    /// Hides slots in so many rounds, from 1 to [`MOST_ROUNDS`], no slot in two of them. Each strategy is tried in each round, and may spend what its budget says
+    /// in all of them together. [`CompareOptions::rounds`] says how many there are without this.
+    ///
+    /// [`MOST_ROUNDS`]: super::MOST_ROUNDS
+    pub fn rounds(mut self, rounds: impl Into<Option<u32>>) -> Self {
+        self.options.rounds = rounds.into();
+        self
+    }
+
     /// Lets these columns decide which strategy is best. Without this, all that hold numbers.
     pub fn columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.options.columns = names.into_iter().map(Into::into).collect();

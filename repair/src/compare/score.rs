@@ -86,6 +86,25 @@ impl Numbers {
         Self { columns, rows: BTreeMap::new() }
     }
 
+    /// Adds rows of other places, with the same columns.
+    pub fn append(&mut self, mut other: Self) {
+        if self.columns.is_empty() {
+            self.columns = other.columns;
+        }
+        self.rows.append(&mut other.rows);
+    }
+
+    /// The same rows, known to be those of a round, so that they differ from the same rows of another.
+    #[must_use]
+    pub fn of_round(&self, round: usize) -> Self {
+        let round = round.to_string();
+        let of_round = |key: &Key| Key::new(key.values().chain([round.as_str()]));
+        Self {
+            columns: self.columns.clone(),
+            rows: self.rows.iter().map(|((key, at), values)| ((of_round(key), *at), values.clone())).collect(),
+        }
+    }
+
     /// Adds rows of a batch: those for which `place` returns a place, given their key and time (in microseconds). Columns that the batch lacks
     /// are null.
     ///

@@ -56,6 +56,9 @@ pub(super) struct Entrant {
     pub(super) parts: Vec<Candidate>,
 }
 
+/// The repairer that runs a program.
+const PROGRAM: &str = "command";
+
 /// Between the names of the strategies of a chain.
 pub(super) const THEN: char = '+';
 
@@ -73,9 +76,9 @@ impl Entrant {
         Self { name: format!("{}{THEN}{}", first.name, then.name), parts }
     }
 
-    /// The sources that it asks.
+    /// Whether it asks a source, or runs a program, which may ask anything.
     pub(super) fn asks(&self) -> bool {
-        self.parts.iter().any(|part| part.source().is_some())
+        self.parts.iter().any(|part| part.source().is_some() || part.plugin == PROGRAM)
     }
 }
 

@@ -1,9 +1,9 @@
 //! One strategy tried on the hidden slots: its plug-in plans and repairs as in a run, with the workflow's sources, in a lake that keeps nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,7 @@ use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, rollup};
 use repair_core::model::{Cells, Counts, Findings, GapList, Key, SlotSet, Table, Unit, Usage};
 use repair_core::plugin::{AggregateRequest, Aggregator, Clock, Plugin, PluginKind, Registry, Repairer, StepContext};
+use repair_core::price::Spend;
 use repair_core::workflow::{Prices, Step, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -60,6 +61,80 @@ pub(super) struct Truth {
     pub(super) aggregates: BTreeMap<String, Numbers>,
 }
 
+/// What came of a strategy in one round.
+pub(super) struct Tried {
+    chain: Vec<Link>,
+    tally: Outcomes,
+    /// What it cost, or why that is not known.
+    cost: std::result::Result<Decimal, String>,
+    absent: u64,
+    elapsed: Duration,
+    /// What it made of the hidden rows.
+    guesses: Numbers,
+    /// What the aggregate steps wrote after it, by table.
+    aggregates: BTreeMap<String, Numbers>,
+}
+
+/// What came of a strategy in all rounds together, without the losses that decide, and its guesses in each.
+pub(super) fn report(entrant: &Entrant, rounds: &[Truth], tried: Vec<Tried>) -> (StrategyReport, Vec<Numbers>) {
+    let mut of_truth = Numbers::default();
+    let mut of_all = Numbers::default();
+    let mut aggregates: BTreeMap<String, (Numbers, Numbers)> = BTreeMap::new();
+    let mut tally = Outcomes::default();
+    let mut cost = Ok(Decimal::ZERO);
+    let mut chain: Vec<Link> = Vec::new();
+    let (mut absent, mut elapsed, mut guesses) = (0, Duration::ZERO, Vec::with_capacity(tried.len()));
+    for (round, (truth, tried)) in rounds.iter().zip(tried).enumerate() {
+        // No slot is hidden in two rounds.
+        of_truth.append(truth.rows.clone());
+        of_all.append(tried.guesses.clone());
+        for (table, of_nothing) in &truth.aggregates {
+            let Some(written) = tried.aggregates.get(table) else { continue };
+            let (truth, computed) = aggregates.entry(table.clone()).or_default();
+            truth.append(of_nothing.of_round(round));
+            computed.append(written.of_round(round));
+        }
+        tally.add(tried.tally);
+        cost = cost.and_then(|sum: Decimal| tried.cost.map(|usd| (sum + usd).normalize()));
+        if chain.is_empty() {
+            chain = tried.chain;
+        } else {
+            chain.iter_mut().zip(tried.chain).for_each(|(all, link)| all.repaired += link.repaired);
+        }
+        absent += tried.absent;
+        elapsed += tried.elapsed;
+        guesses.push(tried.guesses);
+    }
+    let (hidden, repaired) = (rounds.iter().map(|truth| truth.mask.len()).sum::<u64>(), of_all.rows.len() as u64);
+    let first = entrant.parts.first();
+    let report = StrategyReport {
+        name: entrant.name.clone(),
+        plugin: first.map(|first| first.plugin.clone()).unwrap_or_default(),
+        with: first.map(|first| first.with.clone()).unwrap_or_default(),
+        chain: if chain.len() > 1 { chain } else { Vec::new() },
+        hidden,
+        repaired,
+        absent,
+        left: hidden.saturating_sub(repaired).saturating_sub(absent),
+        units: tally.units,
+        failed: tally.failed,
+        not_begun: tally.not_begun,
+        columns: score::errors(&of_truth, &of_all),
+        aggregates: aggregates.into_iter().map(|(table, (truth, computed))| (table, compare(&truth, &computed))).collect(),
+        calls: tally.usage.source_requests,
+        usage: tally.usage,
+        usd: cost.as_ref().ok().copied(),
+        unpriced: cost.err(),
+        ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        loss: 1.0,
+        interval: None,
+        by_key: Vec::new(),
+        by_length: Vec::new(),
+        problems: tally.problems,
+    };
+    (report, guesses)
+}
+
 /// What came of the units of a strategy.
 #[derive(Default)]
 struct Outcomes {
@@ -81,14 +156,17 @@ impl Outcomes {
 }
 
 impl Outcomes {
-    /// Adds those of another strategy.
+    /// Adds those of another strategy, or of another round.
     fn add(&mut self, other: Self) {
         self.units += other.units;
         self.failed += other.failed;
         self.not_begun += other.not_begun;
         self.usage += other.usage;
-        let room = MOST_PROBLEMS.saturating_sub(self.problems.len());
-        self.problems.extend(other.problems.into_iter().take(room));
+        for problem in other.problems {
+            if self.problems.len() < MOST_PROBLEMS && !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
     }
 }
 
@@ -201,15 +279,16 @@ impl Arena<'_> {
         aggregator.aggregate(&context, AggregateRequest::new(Some(findings))).await.map(drop)
     }
 
-    /// Tries a strategy, or one after the other those of a chain. What goes wrong with it is in its report; an error is one of the comparison itself.
-    pub(super) async fn trial(&self, entrant: &Entrant, truth: &Truth) -> Result<(StrategyReport, Numbers)> {
+    /// Tries a strategy, or one after the other those of a chain, in one round. What goes wrong with it is in its report; an error is one of the comparison
+    /// itself. What its parts have spent in all rounds is in `spent`.
+    pub(super) async fn trial(&self, entrant: &Entrant, truth: &Truth, spent: &[Mutex<Spend>]) -> Result<Tried> {
         let lake = self.masked(&truth.table, &truth.mask);
         let began = Instant::now();
         let mut tally = Outcomes::default();
         let mut cost = Ok(Decimal::ZERO);
         let mut chain: Vec<Link> = Vec::with_capacity(entrant.parts.len());
         let mut findings = Arc::new(truth.findings.clone());
-        for (index, candidate) in entrant.parts.iter().enumerate() {
+        for ((index, candidate), spent) in entrant.parts.iter().enumerate().zip(spent) {
             if index > 0 {
                 findings = Arc::new(left(truth, &lake)?);
                 if findings.gaps.is_empty() {
@@ -221,7 +300,9 @@ impl Arena<'_> {
             let Prepared { context, meter, .. } = self.prepare(&lake, &name, &candidate.tags)?;
             let prices = Prices::of(self.workflow, candidate.source());
             let mut of_part = Outcomes::default();
-            if let Err(error) = self.repair(candidate, (&findings, truth.seed), &context, &prices, &mut of_part).await {
+            if let Err(error) =
+                self.repair(candidate, (&findings, truth.seed), &context, &Purse::new(candidate, &prices, spent), &mut of_part).await
+            {
                 if error.kind() == ErrorKind::Cancelled {
                     return Err(error);
                 }
@@ -236,48 +317,19 @@ impl Arena<'_> {
             let all: u64 = lake.published().0.iter().map(|batch| batch.num_rows() as u64).sum();
             chain.push(Link::of(candidate, all.saturating_sub(done)));
         }
-        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = began.elapsed();
         let (repairs, exceptions) = lake.published();
         let grid = truth.findings.scope.grid;
         let mut guesses = Numbers::of_columns(truth.rows.columns.clone());
         for batch in &repairs {
             guesses.add(&truth.table, batch, |_, time_us| Some(grid.slot_of_seconds(time_us.div_euclid(1_000_000))))?;
         }
-        let (written, problems) = self.aggregate(&lake, &truth.findings).await?;
-        for (table, _) in truth.aggregates.iter().filter(|(table, _)| !written.contains_key(*table)) {
+        let (aggregates, problems) = self.aggregate(&lake, &truth.findings).await?;
+        for (table, _) in truth.aggregates.iter().filter(|(table, _)| !aggregates.contains_key(*table)) {
             tally.problems.push(format!("table `{table}` was not computed: {}", problems.join("; ")));
         }
-        let aggregates = truth.aggregates.iter().filter_map(|(table, truth)| Some((table.clone(), compare(truth, written.get(table)?))));
-        let (hidden, repaired) = (truth.mask.len(), guesses.rows.len() as u64);
         let absent = exceptions.iter().map(|batch| batch.num_rows() as u64).sum();
-        let columns = score::errors(&truth.rows, &guesses);
-        let first = entrant.parts.first();
-        let report = StrategyReport {
-            name: entrant.name.clone(),
-            plugin: first.map(|first| first.plugin.clone()).unwrap_or_default(),
-            with: first.map(|first| first.with.clone()).unwrap_or_default(),
-            chain: if chain.len() > 1 { chain } else { Vec::new() },
-            hidden,
-            repaired,
-            absent,
-            left: hidden.saturating_sub(repaired).saturating_sub(absent),
-            units: tally.units,
-            failed: tally.failed,
-            not_begun: tally.not_begun,
-            columns,
-            aggregates: aggregates.collect(),
-            calls: tally.usage.source_requests,
-            usage: tally.usage,
-            usd: cost.as_ref().ok().copied(),
-            unpriced: cost.err(),
-            ms,
-            loss: 1.0,
-            interval: None,
-            by_key: Vec::new(),
-            by_length: Vec::new(),
-            problems: tally.problems,
-        };
-        Ok((report, guesses))
+        Ok(Tried { chain, tally, cost, absent, elapsed, guesses, aggregates })
     }
 
     async fn repair(
@@ -285,7 +337,7 @@ impl Arena<'_> {
         candidate: &Candidate,
         (findings, seed): (&Arc<Findings>, u64),
         context: &StepContext,
-        prices: &Prices<'_>,
+        purse: &Purse<'_>,
         tally: &mut Outcomes,
     ) -> Result<()> {
         if let Some(source) = candidate.source() {
@@ -294,7 +346,7 @@ impl Arena<'_> {
         let repairer: Arc<dyn Repairer> = self.registry.make(PluginKind::Repairer, &candidate.plugin, &candidate.with)?.try_into()?;
         let name = candidate.name.as_str().into();
         let work = UnitWork::new(context.clone(), repairer.clone(), findings.clone(), name, candidate.rate_limit)?;
-        let doing = Doing { candidate, work, seed, purse: Purse::new(candidate, prices) };
+        let doing = Doing { candidate, work, seed, purse };
         let units = repairer.plan(context, findings).await?;
         let mut ends = futures::stream::iter(units).map(|unit| doing.unit(unit)).buffer_unordered(candidate.concurrency);
         while let Some(end) = ends.next().await {
@@ -340,7 +392,7 @@ struct Doing<'a> {
     work: UnitWork,
     /// What jitter is drawn from.
     seed: u64,
-    purse: Purse<'a>,
+    purse: &'a Purse<'a>,
 }
 
 impl Doing<'_> {

@@ -549,3 +549,72 @@ async fn hidden_runs_are_like_the_gaps_of_the_table_though_they_were_repaired() 
     }
     assert_eq!((done.best.as_deref(), done.strategies[0].loss), (Some("knows"), 0.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn rounds_hide_each_slot_once_and_count_as_one_comparison() {
+    let lake = lake().await;
+    let slots = |report: &CompareReport| -> Vec<(Key, i64)> {
+        let runs = report.hidden_slots.iter();
+        runs.flat_map(|run| (run.interval.from().as_second() / 60..run.interval.to().as_second() / 60).map(|slot| (run.key.clone(), slot)))
+            .collect()
+    };
+    // In no round does a strategy see what the round hides.
+    let peeks = Peeks::default();
+    let of = |strategies: &[&str], rounds: u32| CompareOptions {
+        strategies: strategies.iter().map(|name| (*name).to_owned()).collect(),
+        pattern: Pattern::Runs,
+        seed: 5,
+        rounds: Some(rounds),
+        ..CompareOptions::default()
+    };
+    let looked = compare(&lake, &peeks, "1%", &of(&["peeks"], 3)).await;
+    assert_eq!((looked.rounds, looked.strategies[0].units, peeks.0.lock().unwrap().clone()), (3, 3, Vec::new()));
+
+    let one = compare(&lake, &Peeks::default(), "1%", &of(&["knows"], 1)).await;
+    let done = compare(&lake, &Peeks::default(), "1%", &of(&["knows", "denies", "fails", "fails/all"], 4)).await;
+    let all = slots(&done);
+    assert!(all.len() as u64 == done.hidden && done.hidden > 3 * one.hidden && done.rounds == 4, "{} {}", done.hidden, one.hidden);
+    assert!(all.starts_with(&slots(&one)), "the first round is that of a comparison with one");
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len(), "no slot in two rounds");
+    assert_ne!(done.mask, one.mask);
+    let idea = |name: &str| done.strategies.iter().find(|idea| idea.name == name).unwrap();
+    for idea in &done.strategies {
+        assert_eq!(idea.hidden, idea.repaired + idea.absent + idea.left, "{}", idea.name);
+        assert_eq!(idea.by_length.iter().map(|part| part.runs).sum::<u64>(), done.gaps, "{}", idea.name);
+    }
+    assert_eq!(
+        (idea("knows").repaired, idea("knows").loss, idea("denies").absent, idea("denies").loss),
+        (done.hidden, 0.0, done.hidden, 1.0)
+    );
+    let chain: Vec<(&str, u64)> = idea("fails/all").chain.iter().map(|link| (link.name.as_str(), link.repaired)).collect();
+    assert_eq!(chain, [("fails", 0), ("meddles", 0), ("knows", done.hidden)]);
+    assert_eq!(
+        (idea("fails").failed, idea("fails").not_begun, idea("fails").calls),
+        (2, done.gaps - 2, 2),
+        "a budget is one for all rounds"
+    );
+    let (right, wrong) = (&idea("knows").aggregates["hours"], &idea("denies").aggregates["hours"]);
+    assert_eq!((right.rows, right.differ, right.unmatched), (4 * 96, 0, 0));
+    assert!(wrong.differ > 0 && wrong.unmatched == 0);
+    assert_eq!(done.not_compared.len(), 1, "once, and not for each round");
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_runs_are_hidden_in_several_rounds_unless_that_costs() {
+    let lake = lake().await;
+    let options = |rounds| CompareOptions { strategies: vec!["knows".to_owned()], seed: 3, rounds, ..CompareOptions::default() };
+    let done = compare(&lake, &Peeks::default(), "0.01%", &options(None)).await;
+    assert!(
+        done.pattern == Pattern::LikeGaps && done.rounds > 1 && done.gaps >= compare::ENOUGH_RUNS as u64,
+        "{} {}",
+        done.rounds,
+        done.gaps
+    );
+    assert!(done.strategies[0].interval.is_some());
+    let one = compare(&lake, &Peeks::default(), "0.01%", &options(Some(1))).await;
+    assert!(one.rounds == 1 && one.gaps < compare::ENOUGH_RUNS as u64);
+    let enough = compare(&lake, &Peeks::default(), "1%", &options(None)).await;
+    assert_eq!(enough.rounds, 1);
+    let runs = CompareOptions { pattern: Pattern::OneKey, ..options(None) };
+    assert_eq!(compare(&lake, &Peeks::default(), "0.01%", &runs).await.rounds, 1, "other patterns have as many as are asked for");
+}
