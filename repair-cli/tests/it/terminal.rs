@@ -12,15 +12,26 @@ use crate::common::World;
 /// A text without what differs from run to run: times, how well they compress, and spaces at the ends of lines.
 fn steady(world: &World, text: &str) -> String {
     let text = text.replace(&world.lake().parent().unwrap().display().to_string(), "");
-    let mut lines = Vec::new();
+    // What was used is one line here: where it is wrapped depends on how long its numbers are.
+    let mut unwrapped: Vec<String> = Vec::new();
     for line in text.lines() {
+        match unwrapped.last_mut().filter(|last| last.starts_with("usage: ") && line.starts_with("  ")) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(line.trim());
+            }
+            None => unwrapped.push(line.to_owned()),
+        }
+    }
+    let mut lines = Vec::new();
+    for line in &unwrapped {
         let words: Vec<&str> = line.split(' ').collect();
         let words = words.iter().enumerate().map(|(index, word)| {
             let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
             let is_time = bare.len() >= 20 && bare.ends_with('Z') && bare.starts_with("20");
             let is_bytes = bare.len() >= 6 && bare.replace(',', "").parse::<u64>().is_ok();
             let is_kilobytes = words.get(index + 1).is_some_and(|unit| unit.starts_with("kB")) && bare.parse::<f64>().is_ok();
-            // What was read of a file that was just written is not believed later, so a fast machine reads more rows.
+            // What was read of a file that was just written is not believed later, so a fast machine may read more rows.
             let is_rows_read = words[..index].ends_with(&["rows", "read"]);
             match (is_time, is_bytes || is_kilobytes) {
                 (true, _) => word.replace(bare, "TIME"),
@@ -66,6 +77,7 @@ fn printed(world: &World, columns: u32, arguments: &[&str]) -> String {
 #[test]
 fn what_people_read_fits_the_terminal() {
     let world = World::new();
+    world.stay_new();
     world.workflow(&[]);
     world.text(&["run", "workflow.yaml", "--run-id", "monday"]);
     let mut shown = String::new();
