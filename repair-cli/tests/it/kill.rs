@@ -63,10 +63,9 @@ async fn killed_anywhere_and_resumed_is_as_if_never_killed() {
                 command.arg("run").arg(&workflow).args(["--run-id", "one"])
             };
             let mut child = command.spawn().unwrap();
-            let (born, kill_after) = (
-                Instant::now(),
-                whole.mul_f64(f64::from(round + 1) / f64::from(rounds + 1)) / (life + 1) + Duration::from_millis(u64::from(round % 7)),
-            );
+            let born = Instant::now();
+            let share = f64::from(round + 1) / f64::from(rounds + 1);
+            let kill_after = whole.mul_f64(share) / (life + 1) + Duration::from_millis(u64::from(round % 7));
             while born.elapsed() < kill_after && child.try_wait().unwrap().is_none() {
                 std::thread::sleep(kill_after.saturating_sub(born.elapsed()).min(Duration::from_millis(5)));
             }

@@ -1,7 +1,7 @@
 //! `notify` of a workflow, as the command delivers it: to a receiver on loopback, which may be dead; and that no secret is anywhere.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
