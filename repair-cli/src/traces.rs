@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, Registry};
 
-/// How long the end of a command waits for the last spans to be sent.
+/// How long the end of a command waits for the last spans to be sent, unless the environment lets a request take longer.
 const LONGEST_END: Duration = Duration::from_secs(2);
 /// How long sending some spans may take, unless the environment says otherwise. This is what the specification of OTLP says.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
@@ -35,6 +35,7 @@ struct Fate {
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
     fate: Arc<Fate>,
+    longest_end: Duration,
 }
 
 /// What sends spans, and what the log says of it once there is one.
@@ -77,14 +78,17 @@ pub(crate) fn begin() -> Begun {
             warnings.push(format!("{name} has {odd} entries that are not NAME=VALUE, and that are left out"));
         }
     }
-    let mut wait = LONGEST_REQUEST;
+    let (mut wait, mut longest_end) = (LONGEST_REQUEST, LONGEST_END);
     if let Some((name, ms)) = of_traces("TIMEOUT") {
         match ms.trim().parse::<u64>() {
-            Ok(ms) => wait = Duration::from_millis(ms),
+            Ok(ms) => {
+                wait = Duration::from_millis(ms);
+                longest_end = LONGEST_END.max(wait);
+            }
             Err(_) => warnings.push(format!("{name} is no number of milliseconds, and is ignored")),
         }
     }
-    match sending(wait) {
+    match sending(wait, longest_end) {
         Ok(sending) => Begun { sending: Some(sending), warnings },
         // The error may repeat the value.
         Err(()) => {
@@ -96,7 +100,7 @@ pub(crate) fn begin() -> Begun {
     }
 }
 
-fn sending(wait: Duration) -> Result<(Box<dyn Layer<Registry> + Send + Sync>, Traces), ()> {
+fn sending(wait: Duration, longest_end: Duration) -> Result<(Box<dyn Layer<Registry> + Send + Sync>, Traces), ()> {
     // A redirection could carry a key to another host.
     let client = reqwest::blocking::Client::builder().timeout(wait).redirect(reqwest::redirect::Policy::none()).build().map_err(drop)?;
     let exporter = Otlp::builder().with_http().with_http_client(client).with_protocol(Protocol::HttpBinary).with_timeout(wait);
@@ -118,7 +122,7 @@ fn sending(wait: Duration) -> Result<(Box<dyn Layer<Registry> + Send + Sync>, Tr
         .with_target(false);
     // What libraries do is no part of a run, and the one that sends spans would never end.
     let ours = Targets::new().with_default(LevelFilter::OFF).with_target("repair", LevelFilter::INFO);
-    Ok((layer.with_filter(ours).boxed(), Traces { provider, fate }))
+    Ok((layer.with_filter(ours).boxed(), Traces { provider, fate, longest_end }))
 }
 
 /// Who sends the spans: as the environment says, else `repair`.
@@ -132,14 +136,14 @@ fn resource() -> Resource {
 impl Traces {
     /// Sends what has not been sent, for a short while, and logs how many spans did not arrive.
     pub(crate) fn end(self) {
-        let ended = self.provider.shutdown_with_timeout(LONGEST_END);
+        let ended = self.provider.shutdown_with_timeout(self.longest_end);
         let (all, sent) = (self.fate.ended.load(Ordering::Relaxed), self.fate.sent.load(Ordering::Relaxed));
         if sent >= all {
             return;
         }
         let failure = self.fate.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         let why = failure.unwrap_or_else(|| match ended {
-            Err(_) => format!("the receiver did not answer within {} s", LONGEST_END.as_secs()),
+            Err(_) => format!("the receiver did not answer within {} s", self.longest_end.as_secs()),
             Ok(()) => "they came faster than they could be sent; OTEL_BSP_MAX_QUEUE_SIZE is how many may wait".to_owned(),
         });
         tracing::warn!("{} of {all} spans did not reach the receiver that OTEL_EXPORTER_OTLP_ENDPOINT names: {why}", all - sent);

@@ -263,6 +263,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     options: Options,
+    folder: Folder,
 }
 
 impl Server {
@@ -292,7 +293,11 @@ impl Server {
         };
         let listener = TcpListener::bind(options.address).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        Ok(Self { listener, address, options })
+        let (path, registry) = (options.folder.clone(), options.registry.clone());
+        let folder = tokio::task::spawn_blocking(move || Folder::read(&path, &registry))
+            .await
+            .map_err(|error| Error::internal("the folder of workflows could not be read to its end").because(error))?;
+        Ok(Self { listener, address, options, folder })
     }
 
     /// Where it listens.
@@ -311,7 +316,7 @@ impl Server {
             stop: stop.clone(),
             changed: watch::Sender::new(1),
             wake: Notify::new(),
-            folder: RwLock::default(),
+            folder: RwLock::new(Arc::new(self.folder)),
             lakes: RwLock::default(),
             schedules: RwLock::default(),
             alerts: Mutex::default(),

@@ -25,20 +25,19 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// Keeps schedules running, each as its file says, until the server stops.
+/// Keeps schedules running, each as its file says, until the server stops. The folder was read before anybody could ask for it.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut running: HashMap<String, Running> = HashMap::new();
-    let mut first = true;
+    follow(&shared, &mut running).await;
     while !shared.stop.is_cancelled() {
         let path = shared.options.folder.clone();
-        if first || shared.folder().has_changed(&path) {
+        if shared.folder().has_changed(&path) {
             let registry = shared.options.registry.clone();
             let read = tokio::task::spawn_blocking(move || Folder::read(&path, &registry)).await;
             if let Ok(folder) = read {
                 shared.set_folder(folder);
                 follow(&shared, &mut running).await;
             }
-            first = false;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AT_FOLDER) => {}

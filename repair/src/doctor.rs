@@ -1,7 +1,7 @@
 //! Looks at everything that runs need — the program, the clock, the lake, its journal, the disk, calendars, and a workflow's plug-ins, sources
 //! and tables — and says of each whether it is in order, and if not, what to do. It leaves nothing behind, and asks no source for rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::open::{OpenLake, Opening, Repair};
 use crate::run::RunStatus;
 use repair_core::engine::JsonFormat;
 use repair_core::engine::prepare::can_begin;
-use repair_core::model::Calendar;
+use repair_core::model::{Calendar, ExpectedKeys};
+use repair_core::workflow::{Template, Workflow};
 use repair_core::{Error, ErrorKind};
 
 /// A calendar whose hours end sooner than so many days from now is reported.
@@ -135,8 +136,8 @@ impl Examination {
     #[cfg(not(feature = "local"))]
     fn disk(&mut self, _: &Path) {}
 
-    /// The calendars whose hours end soon.
-    fn calendars(&mut self, calendars: &BTreeMap<String, Arc<dyn Calendar>>, today: Date) {
+    /// The calendars whose hours have ended, or end soon. One fails runs only if they use it, so without a workflow it is a warning.
+    fn calendars(&mut self, calendars: &BTreeMap<String, Arc<dyn Calendar>>, used: Option<&Used>, today: Date) {
         let soon = today.checked_add(CALENDAR_DAYS.days()).unwrap_or(today);
         let mut ending: BTreeMap<Date, Vec<&str>> = BTreeMap::new();
         for (name, calendar) in calendars {
@@ -148,10 +149,27 @@ impl Examination {
         let number: usize = later.values().map(Vec::len).sum();
         self.add("calendars", Health::Good, format!("the hours of {number} are known for at least {CALENDAR_DAYS} days"), None);
         for (last, names) in ending {
-            let health = if last < today { Health::Bad } else { Health::Warning };
-            let seen = format!("the hours of {} are known until {last}", names.join(", "));
-            let remedy = "use a newer version of this program, or a calendar of your own, before a run asks for a later day";
-            self.add("calendars", health, seen, Some(remedy));
+            let until = |names: &[&str]| format!("the hours of {} are known until {last}", names.join(", "));
+            let (named, others): (Vec<&str>, Vec<&str>) =
+                names.into_iter().partition(|name| used.is_some_and(|used| used.names.contains(*name)));
+            if !named.is_empty() {
+                let health = if last < today { Health::Bad } else { Health::Warning };
+                let remedy = "use a newer version of this program, or a calendar of your own, before a run asks for a later day";
+                self.add("calendars", health, until(&named), Some(remedy));
+            }
+            if others.is_empty() {
+                continue;
+            }
+            match used {
+                Some(used) if !used.perhaps_others => {
+                    self.add("calendars", Health::Good, format!("{}, and the workflow uses none of them", until(&others)), None);
+                }
+                _ => {
+                    let remedy =
+                        "a newer version of this program knows later days; until then, a run that asks one of them for a later day fails";
+                    self.add("calendars", Health::Warning, until(&others), Some(remedy));
+                }
+            }
         }
     }
 
@@ -206,6 +224,60 @@ impl Examination {
     }
 }
 
+/// The calendars that a workflow uses.
+#[derive(Default)]
+struct Used {
+    /// The names that its text has.
+    names: BTreeSet<String>,
+    /// Whether it may use others too, because a name is computed, or stands in a column of a table.
+    perhaps_others: bool,
+}
+
+impl Used {
+    /// Those of a workflow and of the workflows that it runs as steps. The calendars that these define are added to `calendars`.
+    fn add(&mut self, workflow: &Workflow, calendars: &mut BTreeMap<String, Arc<dyn Calendar>>) {
+        for (name, calendar) in &workflow.calendars {
+            calendars.entry(name.clone()).or_insert_with(|| Arc::clone(calendar));
+        }
+        let by_key = |keys: &Option<ExpectedKeys>| matches!(keys, Some(ExpectedKeys::Table(keys)) if keys.calendar.is_some());
+        self.perhaps_others |= workflow.tables.values().any(|table| by_key(&table.keys));
+        for source in workflow.sources.values() {
+            self.add_named(&source.with);
+        }
+        for step in &workflow.steps {
+            for (_, _, with) in step.kind.plugins() {
+                self.add_named(with);
+            }
+            if let Some((inner, _)) = step.kind.inner() {
+                self.add(inner, calendars);
+            }
+        }
+    }
+
+    fn add_named(&mut self, with: &Template) {
+        /// The names under which a step is given keys.
+        const KEYS: [&str; 2] = ["keys", "keys_from"];
+        self.names.extend(with.text_of("calendar").map(str::to_owned));
+        // Keys that a table lists may each have a calendar.
+        let by_key = |keys: &serde_json::Value| keys.get("calendar").is_some();
+        self.perhaps_others |= match with {
+            Template::Value(value) => KEYS.iter().any(|name| value.get(name).is_some_and(by_key)),
+            Template::Map(entries) => entries.iter().any(|(name, value)| match (name.as_str(), value) {
+                ("calendar", value) => matches!(value, Template::Computed(_)),
+                (name, value) if KEYS.contains(&name) => match value {
+                    Template::Value(keys) => by_key(keys),
+                    Template::Map(entries) => entries.iter().any(|(name, _)| name == "calendar"),
+                    Template::Computed(_) => true,
+                    Template::List(_) => false,
+                },
+                _ => false,
+            }),
+            Template::Computed(_) => true,
+            Template::List(_) => false,
+        };
+    }
+}
+
 impl OpenLake {
     /// Looks at what any run in this lake needs.
     ///
@@ -224,7 +296,7 @@ impl OpenLake {
         let mut examination = Examination::new();
         self.examine_into(&mut examination).await;
         let today = jiff::tz::TimeZone::UTC.to_datetime(self.around.clock.now()).date();
-        examination.calendars(self.around.registry.calendars(), today);
+        examination.calendars(self.around.registry.calendars(), None, today);
         examination
     }
 
@@ -265,7 +337,9 @@ impl Opening {
             Ok(repair) => {
                 repair.lake().examine_into(&mut examination).await;
                 let today = jiff::tz::TimeZone::UTC.to_datetime(repair.around().clock.now()).date();
-                examination.calendars(repair.around().registry.calendars(), today);
+                let (mut used, mut calendars) = (Used::default(), repair.around().registry.calendars().clone());
+                used.add(&repair.workflow, &mut calendars);
+                examination.calendars(&calendars, Some(&used), today);
                 examination.workflow(&repair).await;
             }
             Err(error) => examination.failed("workflow", &error),
@@ -290,12 +364,44 @@ mod tests {
         let (_, calendar) = calendars.first_key_value().unwrap();
         let (_, last) = calendar.hours_coverage().or_else(|| calendar.coverage()).unwrap();
         let one = BTreeMap::from([("X".to_owned(), (*calendar).clone())]);
-        for (today, health) in
-            [(last.checked_sub(200.days()).unwrap(), Health::Good), (last, Health::Warning), (last.tomorrow().unwrap(), Health::Bad)]
-        {
-            let mut examination = Examination::new();
-            examination.calendars(&one, today);
-            assert_eq!(examination.health(), health, "{today}");
+        let names = |name: &str| Used { names: BTreeSet::from([name.to_owned()]), perhaps_others: false };
+        let (user, other, computes) = (names("X"), names("Y"), Used { perhaps_others: true, ..names("Y") });
+        for (today, of_user, of_unknown) in [
+            (last.checked_sub(200.days()).unwrap(), Health::Good, Health::Good),
+            (last, Health::Warning, Health::Warning),
+            (last.tomorrow().unwrap(), Health::Bad, Health::Warning),
+        ] {
+            let health = |used: Option<&Used>| {
+                let mut examination = Examination::new();
+                examination.calendars(&one, used, today);
+                // What has ended is listed, whoever uses it.
+                let is_listed = examination.checks.iter().any(|check| check.seen.contains(&format!("until {last}")));
+                assert_eq!(is_listed, of_unknown != Health::Good, "{today}");
+                examination.health()
+            };
+            assert_eq!(health(Some(&user)), of_user, "{today}");
+            assert_eq!([health(None), health(Some(&computes))], [of_unknown; 2], "{today}");
+            assert_eq!(health(Some(&other)), Health::Good, "{today}");
+        }
+    }
+
+    #[test]
+    fn a_workflow_uses_the_calendars_that_it_names_and_perhaps_those_of_its_keys() {
+        let used = |with: &str| {
+            let text = format!(
+                "workflow: w\nkind: dag\ncalendars: {{ own: {{ extends: XSHG, closed: [2024-03-06] }} }}\ntables:\n  readings: {{ location: r, format: csv, key: [key], time: ts, cadence: 1h }}\n  sites: {{ location: s.csv, format: csv, csv: {{ names: [key, opened, market] }}, time: opened }}\nsteps:\n  look: {{ detect: gaps, with: {{ table: readings, from: 2024-03-04, to: 2024-03-05, {with} }} }}\n"
+            );
+            let workflow = Workflow::parse("w.yaml", &text, &crate::registry()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            let (mut used, mut calendars) = (Used::default(), BTreeMap::new());
+            used.add(&workflow, &mut calendars);
+            assert!(calendars.contains_key("own"));
+            (used.names.into_iter().collect::<Vec<_>>().join(" "), used.perhaps_others)
+        };
+        assert_eq!(used("keys: [a], calendar: XNYS"), ("XNYS".to_owned(), false));
+        assert_eq!(used("keys: [a], calendar: own"), ("own".to_owned(), false));
+        assert_eq!(used("keys: [a], calendar: \"{% 'XN' & 'YS' %}\""), (String::new(), true));
+        for keys in ["keys", "keys_from"] {
+            assert_eq!(used(&format!("{keys}: {{ table: sites, calendar: market }}, calendar: XNYS")), ("XNYS".to_owned(), true));
         }
     }
 }

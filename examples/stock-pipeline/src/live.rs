@@ -115,11 +115,13 @@ impl Live {
             }
         };
         let running = self.running(registry, clock.clone())?;
+        // One reading, so that the first minute lies before the end however long this takes.
+        let from = clock.now();
         let until = match &self.lasts {
             None => Timestamp::MAX,
-            Some(lasts) => clock.now().checked_add(SignedDuration::try_from(parse_duration(lasts)?)?)?,
+            Some(lasts) => from.checked_add(SignedDuration::try_from(parse_duration(lasts)?)?)?,
         };
-        running.run(every, until).await
+        running.run(every, from, until).await
     }
 
     fn running(&self, registry: &Arc<Registry>, clock: Arc<dyn Clock>) -> Result<Running> {
@@ -175,12 +177,12 @@ impl Live {
 }
 
 impl Running {
-    async fn run(self, every_s: i64, until: Timestamp) -> Result<()> {
+    async fn run(self, every_s: i64, from: Timestamp, until: Timestamp) -> Result<()> {
         self.source.ready().await?;
         // What was dropped and arrives late: when, the stock, and its minute.
         let mut late: VecDeque<(Timestamp, Arc<str>, i64)> = VecDeque::new();
-        let (mut next, last) = (self.clock.now().as_second().div_euclid(every_s) + 1, until.as_second().div_euclid(every_s));
-        let mut minute = self.clock.now().as_second().div_euclid(MINUTE_S);
+        let (mut next, last) = (from.as_second().div_euclid(every_s) + 1, until.as_second().div_euclid(every_s));
+        let mut minute = from.as_second().div_euclid(MINUTE_S);
         while next <= last {
             let due = Timestamp::from_second(next * every_s)?;
             self.clock.sleep_until(due.checked_add(AFTER_MINUTE)?).await;

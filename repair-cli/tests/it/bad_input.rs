@@ -108,7 +108,7 @@ fn bombs_are_defused() {
         let output = world.repair().arg("validate").arg(&file).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stderr.len() < 10_000);
-        assert!(began.elapsed().as_secs() < 20, "an error in the end, but far too late");
+        assert!(began.elapsed().as_secs() < 120, "an error in the end, but far too late");
     }
 }
 

@@ -32,6 +32,7 @@ sources:
 /// A lake with one repair and one day of its pipeline.
 fn world() -> (World, PathBuf) {
     let world = World::new();
+    world.stay_new();
     let repair = world.workflow(&[("start: find_gaps\n", "tags: { project: ticker, idea: backfill }\nstart: find_gaps\n")]);
     assert_eq!(world.run_json(&repair, &["--run-id", "monday"]).1, 0);
     let pipeline = world.write("pipeline.yaml", PIPELINE);

@@ -5,7 +5,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::World;
+use crate::common::{WORKFLOW, World};
 use serde_json::Value;
 
 fn said(world: &World, args: &[&str]) -> (String, String, i32) {
@@ -33,6 +33,9 @@ fn every_command_prints_an_object_with_a_format() {
     let world = World::new();
     let workflow = world.workflow(&[]);
     let file = workflow.to_str().unwrap();
+    // A calendar without an end: the hours of an exchange are known for some years only.
+    let always = world.write("always.yaml", &WORKFLOW.replace("calendar: XNYS", "calendar: 24x7"));
+    let always = always.to_str().unwrap();
     let at = "2024-03-04T15:00:00Z";
     let slot = ["--key", "AIG", "--from", "2024-03-04T22:00:00Z", "--to", "2024-03-04T22:01:00Z", "--reason", "the market was closed"];
     for args in [
@@ -54,7 +57,7 @@ fn every_command_prints_an_object_with_a_format() {
         &["query", "SELECT count(*) AS n FROM bars_repaired", "--workflow", file],
         &["view", "bars", "--for", "duckdb"],
         &["costs"],
-        &["doctor", file],
+        &["doctor", always],
         &["compare", file, "--strategies", "carry-forward", "--mask", "1%"],
         &[&["except", "bars"][..], &slot].concat(),
         &[&["except", "bars", "--remove"][..], &slot].concat(),

@@ -11,7 +11,7 @@ use repair_core::workflow::{Address, Lineage, Receiver};
 use repair_core::{Error, ErrorKind};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::world::{SECRET, VARIABLE, options};
 
@@ -139,9 +139,9 @@ async fn a_receiver_that_hangs_up_or_is_not_there_may_be_there_later() {
     let error = receiver(&webhook(&url), &options()).unwrap().deliver(&message()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{}", error.full());
     shows_no_secret(&error);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = format!("http://{}", deaf.local_addr().unwrap());
     let error = receiver(&webhook(&nobody), &options()).unwrap().deliver(&message()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{}", error.full());
 }
@@ -186,9 +186,9 @@ async fn a_program_reads_the_message() {
         got.display()
     );
     std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let program = |more: &[&str]| {
-        let run = [&[script.to_str().unwrap(), "{subject}"], more].concat().into_iter().map(str::to_owned).collect();
+        // A shell reads it, since a file that was just written may still be open in a process that was forked meanwhile, and is then not executed.
+        let run = [&["sh", script.to_str().unwrap(), "{subject}"], more].concat().into_iter().map(str::to_owned).collect();
         Receiver::Command { run, env: vec![VARIABLE.to_owned()] }
     };
     receiver(&program(&[]), &options()).unwrap().deliver(&message()).await.unwrap();

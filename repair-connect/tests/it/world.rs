@@ -152,9 +152,9 @@ pub(crate) fn is_alive(pid: &str) -> bool {
     status.is_ok_and(|status| status.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
 }
 
-/// Waits until something holds, or a little while has passed.
+/// Waits until something holds, or two minutes have passed: more than a busy machine needs.
 pub(crate) async fn soon(holds: impl Fn() -> bool) -> bool {
-    for _ in 0..200 {
+    for _ in 0..4_800 {
         if holds() {
             return true;
         }

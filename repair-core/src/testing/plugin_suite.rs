@@ -20,8 +20,8 @@ use crate::lake::rollup::{column, key_columns};
 use crate::model::{Findings, Fix, GapList, Key, SlotGrid, SlotRange, Table, Unit};
 use crate::plugin::{Answer, Detector, GapSink, Repairer, Request, Source, StepContext};
 
-/// How long a plug-in may take to notice that the run is to stop.
-const SOON: Duration = Duration::from_secs(10);
+/// How long a plug-in may take to notice that the run is to stop, on a machine that has much else to do.
+const SOON: Duration = Duration::from_secs(120);
 
 /// The kinds of error that a workflow retries, and that a plug-in must therefore pass on unchanged.
 const RETRIED: [ErrorKind; 3] = [ErrorKind::Transient, ErrorKind::Throttled, ErrorKind::Timeout];

@@ -373,7 +373,7 @@ mod tests {
         ] {
             let started = Instant::now();
             let error = evaluate(text).expect_err(&text[..text.len().min(60)]);
-            assert!(started.elapsed() < Duration::from_secs(10), "{text}: {:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(120), "{text}: {:?}", started.elapsed());
             assert_eq!(error.kind(), crate::ErrorKind::Invalid);
         }
     }

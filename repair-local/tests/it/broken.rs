@@ -315,7 +315,16 @@ fn as_nobody(test: &str) {
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = std::process::Command::new(&program);
     command.args([test, "--exact"]).env("REPAIR_TEST_NOBODY", "1").env("TMPDIR", folder.path()).current_dir(folder.path());
-    let output = command.uid(NOBODY).gid(NOBODY).output().unwrap();
+    command.uid(NOBODY).gid(NOBODY);
+    let output = loop {
+        match command.output() {
+            // A process that was forked meanwhile may hold the copy open for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            output => break output.unwrap(),
+        }
+    };
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,15 +1,50 @@
 //! What a schedule has to say arrives at a receiver on loopback that is dead at first, from a server that has replaced the one that had to say it.
 
-use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use repair::core::plugin::{Clock, ScaledClock, SystemClock};
-use repair::jiff::SignedDuration;
+use repair::jiff::tz::TimeZone;
+use repair::jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::world::World;
+
+/// A fast clock that begins at eight in the morning, and can be set forward.
+struct Settable {
+    inner: ScaledClock,
+    ahead_s: AtomicI64,
+}
+
+impl Settable {
+    fn at_eight() -> Self {
+        let inner = ScaledClock::new(SystemClock.now(), 60).unwrap();
+        let now = inner.now();
+        let tomorrow = TimeZone::UTC.to_datetime(now).date().tomorrow().unwrap();
+        let eight = TimeZone::UTC.to_timestamp(tomorrow.at(8, 0, 0, 0)).unwrap();
+        Self { inner, ahead_s: AtomicI64::new(eight.duration_since(now).as_secs()) }
+    }
+
+    fn set_forward(&self, by: SignedDuration) {
+        self.ahead_s.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Clock for Settable {
+    fn now(&self) -> Timestamp {
+        self.inner.now() + SignedDuration::from_secs(self.ahead_s.load(Ordering::SeqCst))
+    }
+
+    async fn sleep_until(&self, due: Timestamp) {
+        while self.now() < due {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
 
 /// Answers each request with 204, and keeps it.
 fn receive(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
@@ -38,27 +73,29 @@ fn receive(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
 
 #[tokio::test]
 async fn a_missed_deadline_reaches_a_receiver_that_was_dead_and_a_server_that_came_later() {
-    let address: SocketAddr = {
-        let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        reserved.local_addr().unwrap()
-    };
-    let clock = Arc::new(ScaledClock::new(SystemClock.now() - SignedDuration::from_secs(1), 60).unwrap());
-    let deadline = (clock.now() + SignedDuration::from_mins(4)).strftime("%H:%M").to_string();
-    // A run takes a day, so none has ended by then.
+    // It refuses connections until it listens.
+    let reserved = TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = reserved.local_addr().unwrap();
+    let clock = Arc::new(Settable::at_eight());
+    // A run takes a day, so none has ended by noon.
     let workflow = format!(
         "workflow: nightly
 kind: state-machine
-schedule: {{ cron: \"* * * * *\", complete_by: \"{deadline}\" }}
+schedule: {{ cron: \"* * * * *\", complete_by: \"12:00\" }}
 notify: {{ ops: {{ to: {{ webhook: {{ url: \"http://{address}/hook\" }} }}, on: deadline }} }}
 start: rest
 steps: {{ rest: {{ wait: {{ for: 1d }}, end: true }} }}
 "
     );
     let first = World::new(&[("nightly.yaml", &workflow)], |options| options.with_clock(clock.clone())).await;
+    // The deadline comes after the schedule has begun, however long that takes.
+    first.until("/api/schedules", "\"since\":\"2").await;
+    clock.set_forward(SignedDuration::from_hours(5));
     first.until("/", "was to end well by").await;
     // Nobody is there to hear of it, and the server ends. Another one is there when somebody is.
     let folder = first.end().await;
-    let got = receive(TcpListener::bind(address).await.unwrap());
+    let got = receive(reserved.listen(16).unwrap());
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(got.lock().unwrap().len(), 0, "no server is there that could say it");
     let second = World::again(folder, |options| options.with_clock(clock.clone())).await;

@@ -412,18 +412,21 @@ async fn what_was_not_compared_is_never_clean() {
     );
     // A slot that was found, and is no longer answered, is still different.
     let case = Case::new(&provisional(), whole);
-    let steps =
-        format!("{}\n  still: {{ wait: {{ for: 1s }}, next: check }}\n  check: {{ verify: look, end: true }}", look(SPAN, "next: still"));
+    let steps = format!(
+        "{}\n  still: {{ wait: {{ until: {{ event: changed, every: 50ms }} }}, next: check }}\n  check: {{ verify: look, end: true }}",
+        look(SPAN, "next: still")
+    );
     let repair = case.open("", "", &steps).await;
-    let (vendor, asked) = (case.vendor.clone(), case.vendor.clone());
+    let (vendor, asked, lake) = (case.vendor.clone(), case.vendor.clone(), repair.lake().clone());
     let silence = tokio::spawn(async move {
         while asked.asked.lock().unwrap().len() < 2 {
             tokio::task::yield_now().await;
         }
         *vendor.how.lock().unwrap() = How::Silently;
         vendor.rows.lock().unwrap().clear();
+        lake.signal("it", "changed", None, json!(null)).await.unwrap();
     });
-    let report = run(&repair).await;
+    let report = repair.run().id("it").await.unwrap_or_else(|error| panic!("{}", error.full()));
     silence.await.unwrap();
     let check = output(&report, "check");
     assert_eq!((&check["defective"], &check["cells"], &check["compared"]["not_compared"]), (&json!(4), &json!(6), &json!(4)));

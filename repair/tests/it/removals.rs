@@ -147,17 +147,18 @@ async fn only_what_is_confirmed_is_removed() {
     let case = Case::new(&table, source);
     let found = look(&format!("{SPAN}, deleted: remove"), "next: pause");
     let steps = format!(
-        "{found}\n  pause: {{ wait: {{ for: 1s }}, next: fix }}\n  fix: {{ {BACKFILL}, of: look, next: check }}\n  check: {{ verify: look, end: true }}"
+        "{found}\n  pause: {{ wait: {{ until: {{ event: changed, every: 50ms }} }}, next: fix }}\n  fix: {{ {BACKFILL}, of: look, next: check }}\n  check: {{ verify: look, end: true }}"
     );
     let repair = case.open("", "", &steps).await;
-    let (vendor, asked) = (case.vendor.clone(), case.vendor.clone());
+    let (vendor, asked, lake) = (case.vendor.clone(), case.vendor.clone(), repair.lake().clone());
     let change = tokio::spawn(async move {
         while asked.asked.lock().unwrap().len() < 2 {
             tokio::task::yield_now().await;
         }
         vendor.rows.lock().unwrap().insert(("b", 21), (Some(7.0), Some(8), None));
+        lake.signal("it", "changed", None, json!(null)).await.unwrap();
     });
-    let report = run(&repair).await;
+    let report = repair.run().id("it").await.unwrap_or_else(|error| panic!("{}", error.full()));
     change.await.unwrap();
     let words = "b at 2024-03-04T21:00:00Z: the row was found to be deleted at its source, but `v` has one";
     assert!(has_problem(&report, words), "{:#?}", report.problems);

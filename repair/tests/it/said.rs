@@ -32,7 +32,7 @@ impl World {
 
     /// Waits until a run waits for an approval.
     async fn awaits(&self, run: &str) {
-        for _ in 0..600 {
+        for _ in 0..6_000 {
             if let Ok(awaited) = self.lake().await.awaited_approvals(run).await
                 && !awaited.approvals.is_empty()
             {
@@ -124,7 +124,12 @@ async fn an_event_is_waited_for_with_what_is_said_of_it() {
     let lake = world.lake().await;
     lake.signal("one", "file landed", Some("the uploader"), json!({ "rows": 7 })).await.unwrap();
     lake.decide("one", None, true, None, None).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // What is said replaces what was said before, so the first visit must have had it.
+    while lake.state("one").await.unwrap().steps.get("landed").is_none_or(|landed| landed.visits < 2) {
+        assert!(!running.is_finished(), "it went on without a second visit");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!running.is_finished(), "the second visit waits");
     lake.signal("one", "another event", None, json!(1)).await.unwrap();
     lake.signal("one", "file landed", Some("the uploader"), json!({ "rows": 8 })).await.unwrap();
@@ -206,13 +211,18 @@ async fn an_approval_shows_what_would_be_changed_and_what_it_takes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_decision_stands() {
-    let world = World::new(&APPROVAL.replace("50ms", "3s"));
-    let repair = world.repair().await;
-    let running = tokio::spawn(async move { repair.run().id("one").await });
+    let world = World::new(APPROVAL);
+    let stop = CancellationToken::new();
+    let opening = Repair::open(world.0.path().join("w.yaml")).lake(world.0.path().join("lake")).stop(stop.clone());
+    let repair = opening.connect().await.unwrap();
+    let running = tokio::spawn(async move { repair.run().id("one").await.map(drop) });
     world.awaits("one").await;
+    // While both decide, nobody drives the run, which would end with the first decision.
+    stop.cancel();
+    let _ = running.await.unwrap();
     let lake = world.lake().await;
     lake.decide("one", None, false, Some("ann"), None).await.unwrap();
     let error = lake.decide("one", None, true, Some("bob"), None).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Conflict && error.message().contains("was rejected by ann at"), "{error}");
-    assert_eq!(running.await.unwrap().unwrap().outcome, Some(Outcome::Failed));
+    assert_eq!(lake.resume("one").await.unwrap().outcome, Some(Outcome::Failed));
 }
