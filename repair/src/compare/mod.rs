@@ -42,7 +42,9 @@ use repair_core::lake::overlay::live::LiveRepairs;
 use repair_core::lake::shape;
 use repair_core::lake::{Lake, Layer, PresenceRequest, ReadLake, ScanRequest, overlay};
 use repair_core::model::Usage;
-use repair_core::model::{BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotRange, SlotSet, Table};
+use repair_core::model::{
+    BadCells, Cells, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, Scope, SlotGrid, SlotRange, SlotSet, Table,
+};
 use repair_core::plugin::{Clock, Detector, Registry, StepContext};
 use repair_core::workflow::{Step, Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
