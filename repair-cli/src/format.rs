@@ -7,7 +7,8 @@ use repair::core::engine::{Observer, Recorded, RunState};
 use repair::core::plugin::Progress;
 use repair::core::text::{visible, visible_json};
 use repair::core::yaml::Diagnostics;
-use repair::{Outcome, RunReport};
+use repair::{JsonFormat, Outcome, RunReport};
+use serde::Serialize;
 
 /// How results and errors are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -53,6 +54,22 @@ impl FormatArg {
     }
 }
 
+/// An event as an object of its own, which says its format as all objects do.
+#[derive(Serialize)]
+struct EventObject<'a> {
+    format: JsonFormat,
+    #[serde(flatten)]
+    recorded: &'a Recorded,
+}
+
+/// An event as a line of JSON.
+///
+/// # Errors
+/// If it cannot be written so.
+pub(crate) fn event_line(recorded: &Recorded) -> serde_json::Result<String> {
+    serde_json::to_string(&EventObject { format: JsonFormat, recorded })
+}
+
 /// Prints each event of a run as a line of JSON.
 pub(crate) struct EventLines;
 
@@ -62,7 +79,7 @@ impl Progress for EventLines {
 
 impl Observer for EventLines {
     fn recorded(&self, recorded: &Recorded, _: &RunState) {
-        if let Ok(line) = serde_json::to_string(recorded) {
+        if let Ok(line) = event_line(recorded) {
             let mut out = std::io::stdout().lock();
             // A reader that has seen enough does not stop the run; what is printed at the end notices it.
             let _ = writeln!(out, "{}", visible_json(&line)).and_then(|()| out.flush());

@@ -10,7 +10,7 @@ use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use repair::core::engine::StepReport;
 pub(crate) use repair::core::text::count;
-use repair::core::text::{grouped, visible, visible_json, visible_lines};
+use repair::core::text::{grouped, inert, visible, visible_json, visible_lines};
 use repair::core::yaml::Diagnostics;
 use repair::jiff::Timestamp;
 use repair::{Error, ErrorKind, Hint, Outcome, RunReport};
@@ -50,16 +50,37 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// Whether a reader has seen enough, such as `head`, which is not a failure of ours.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Says on standard error what could not be printed as JSON, as on a disk that is full, and why not.
+fn or_complain(printed: anyhow::Result<()>, said: &[String]) {
+    if let Err(error) = printed
+        && !is_closed(&error)
+    {
+        said.iter().for_each(|said| complain(said));
+        complain(&format!("error: standard output takes nothing: {error:#}"));
+    }
+}
+
+/// An instant so late that it means never, as an exception without an end has it.
+pub(crate) fn is_never(at: repair::jiff::Timestamp) -> bool {
+    // 9999-01-01T00:00:00Z
+    const NEVER_S: i64 = 253_370_764_800;
+    at.as_second() >= NEVER_S
+}
+
 impl Failure {
     /// Prints the error, and returns the code to exit with.
     pub(crate) fn report(self, format: Format) -> Exit {
         let as_json = format.is_json();
         match self {
             Self::Refused(error) => {
-                // What cannot be printed cannot be reported either.
                 match format {
-                    Format::Json => drop(print_json(&object(&error))),
-                    Format::Ndjson => drop(print_json_line(&object(&error))),
+                    Format::Json => or_complain(print_json(&object(&error)), &[text(&error)]),
+                    Format::Ndjson => or_complain(print_json_line(&object(&error)), &[text(&error)]),
                     Format::Text => complain(&text(&error)),
                     Format::Github => {
                         complain(&text(&error));
@@ -71,8 +92,8 @@ impl Failure {
             }
             Self::Several(errors) => {
                 match format {
-                    Format::Json => drop(print_json(&objects(&errors))),
-                    Format::Ndjson => drop(print_json_line(&objects(&errors))),
+                    Format::Json => or_complain(print_json(&objects(&errors)), &errors.iter().map(text).collect::<Vec<_>>()),
+                    Format::Ndjson => or_complain(print_json_line(&objects(&errors)), &errors.iter().map(text).collect::<Vec<_>>()),
                     Format::Text => errors.iter().for_each(|error| complain(&text(error))),
                     Format::Github => {
                         errors.iter().for_each(|error| complain(&text(error)));
@@ -83,13 +104,13 @@ impl Failure {
                 errors.first().map_or(Exit::BadInput, Exit::of_error)
             }
             Self::Other(error) => {
-                // A reader that has seen enough, such as `head`, is not a failure of ours.
-                let closed = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+                let closed = is_closed(&error);
                 if !closed && as_json {
-                    let _ = print_json(&json!({
+                    let printed = print_json(&json!({
                         "format": repair::JsonFormat,
                         "error": { "kind": ErrorKind::Internal, "message": format!("{error:#}"), "context": {}, "hint": Value::Null },
                     }));
+                    or_complain(printed, &[format!("error: {error:#}")]);
                 } else if !closed {
                     complain(&format!("error: {error:#}"));
                 }
@@ -196,9 +217,13 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Writes a result as JSON on one line.
 pub(crate) fn print_json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string(value).context("the result can't be written as JSON")?;
+    print_json_text(&serde_json::to_string(value).context("the result can't be written as JSON")?)
+}
+
+/// Writes lines of JSON. What acts on a terminal is escaped as JSON escapes it, so each line stays one that programs read.
+pub(crate) fn print_json_text(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(visible_json(&text).as_bytes())?;
+    out.write_all(visible_json(text).as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
@@ -313,10 +338,13 @@ pub(crate) fn fit(text: &str) -> String {
     text.lines().map(fitted).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows as comma-separated values. A cell with a comma, quote or line break is quoted.
+/// Rows as comma-separated values. A cell with a comma, quote or line break is quoted, and one that a spreadsheet would compute is text.
 pub(crate) fn csv(rows: &[Vec<String>]) -> String {
     let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
-    let cell = |cell: &String| if cell.contains([',', '"', '\n', '\r']) { quoted(cell) } else { cell.clone() };
+    let cell = |cell: &String| {
+        let cell = inert(cell);
+        if cell.contains([',', '"', '\n', '\r']) { quoted(&cell) } else { cell.into_owned() }
+    };
     rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")).collect::<Vec<_>>().join("\n")
 }
 

@@ -37,6 +37,58 @@ pub fn count(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
+/// The values of a line of CSV, without spaces around them; `None` if a quote is never closed. A value in quotes may hold commas, and two quotes in it
+/// stand for one.
+///
+/// ```
+/// let fields = repair_core::text::fields(r#"plant, "Smith, J" "#);
+/// assert_eq!(fields, Some(vec!["plant".to_owned(), "Smith, J".to_owned()]));
+/// ```
+pub fn fields(line: &str) -> Option<Vec<String>> {
+    let (mut values, mut rest) = (Vec::new(), line);
+    loop {
+        let value = rest.trim_start();
+        let after = match value.strip_prefix('"') {
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                let (value, after) = rest.split_at(end);
+                values.push(value.trim().to_owned());
+                after
+            }
+            Some(quoted) => {
+                let (mut value, mut characters) = (String::new(), quoted.char_indices().peekable());
+                let after = loop {
+                    match characters.next()? {
+                        (_, '"') if characters.next_if(|(_, next)| *next == '"').is_some() => value.push('"'),
+                        (end, '"') => break quoted.get(end + 1..).unwrap_or_default().trim_start(),
+                        (_, other) => value.push(other),
+                    }
+                };
+                values.push(value);
+                after
+            }
+        };
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if after.is_empty() => return Some(values),
+            None => return None,
+        }
+    }
+}
+
+/// A cell of CSV that a spreadsheet takes for text: what it would compute, since it begins like a formula, has an apostrophe in front.
+///
+/// ```
+/// use repair_core::text::inert;
+///
+/// assert_eq!(["-", "-4.5", "=1+1", "-cmd"].map(inert), ["-", "-4.5", "'=1+1", "'-cmd"]);
+/// ```
+pub fn inert(cell: &str) -> Cow<'_, str> {
+    let is_computed =
+        cell.starts_with(['=', '+', '@', '\t', '\r']) || (cell.starts_with('-') && cell.len() > 1 && cell.parse::<f64>().is_err());
+    if is_computed { Cow::Owned(format!("'{cell}")) } else { Cow::Borrowed(cell) }
+}
+
 /// A text with its control characters written out, line breaks too: what a key, a value or a source's answer holds never moves the cursor,
 /// begins a line of its own, or hides what follows.
 ///
@@ -89,4 +141,18 @@ fn written(text: &str, acts: impl Fn(char) -> bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_csv_are_split_with_quotes() {
+        let of = |line: &str| fields(line).map(|values| values.join("|"));
+        assert_eq!(of("a, b ,c").as_deref(), Some("a|b|c"));
+        assert_eq!(of(r#""a,b" ,"say ""hi""""#).as_deref(), Some(r#"a,b|say "hi""#));
+        assert_eq!(of("a,").as_deref(), Some("a|"));
+        assert_eq!((of(r#""a"#), of(r#""a"b"#)), (None, None));
+    }
 }

@@ -80,6 +80,8 @@ pub(crate) fn compactable(lake: &Inner, table: &Table) -> Result<Vec<Compactable
 /// Writes the file that some become.
 pub(crate) fn compact(lake: &Inner, table: &Table, of: &Compactable) -> Result<Vec<Compacted>> {
     let place = Place::to_read(&lake.root, table)?;
+    // What a compaction that was killed has not finished, the next one removes.
+    files::remove_abandoned(folder(&place, of.kind)?);
     let files = found_in(&place, of.kind, of.partition.as_deref())?;
     let mut sources = Vec::with_capacity(of.members.len());
     for Member { name, .. } in &of.members {

@@ -203,6 +203,35 @@ impl Kind {
     }
 }
 
+/// The compression of a file of the format that cannot be read, by its name.
+fn unread_compression(format: Format, name: &str) -> Option<&'static str> {
+    const OTHERS: [(&str, &str); 12] = [
+        ("br", "Brotli"),
+        ("lz4", "LZ4"),
+        ("xz", "xz"),
+        ("lzma", "LZMA"),
+        ("snappy", "Snappy"),
+        ("sz", "Snappy"),
+        ("lzo", "LZO"),
+        ("zip", "zip"),
+        ("7z", "7-Zip"),
+        ("z", "compress"),
+        ("deflate", "deflate"),
+        ("zz", "zlib"),
+    ];
+    let (stem, ending) = name.rsplit_once('.')?;
+    let is_data = stem.rsplit_once('.').is_some_and(|(_, inner)| format.endings().iter().any(|known| inner.eq_ignore_ascii_case(known)));
+    let other = OTHERS.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map(|(_, compression)| *compression);
+    let known = || {
+        Some(match Compression::of(ending)? {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Bzip2 | Compression::None => "bzip2",
+        })
+    };
+    other.or_else(known).filter(|_| is_data)
+}
+
 /// A folder of ours is listed again while its names change, at most so often: while it is compacted, a listing may come too late for a file that is removed
 /// and too early for the one that has its rows. If that goes on, somebody publishes, which no listing has to see.
 const MOST_LISTINGS: usize = 5;
@@ -319,6 +348,17 @@ impl Walk<'_> {
                 self.add(path, name.to_owned(), &metadata, Kind { compression: Compression::None, has_ending: true });
             }
             None => {
+                if let Some(compression) = unread_compression(self.listed.format, name) {
+                    let remedy = match self.listed.format {
+                        Format::Parquet => "decompress it, since Parquet compresses within its files",
+                        _ => "decompress it, or compress it with gzip, zstd or bzip2",
+                    };
+                    let path = path.display();
+                    let message = format!(
+                        "{path} is compressed with {compression}, which is not read here; {remedy}; or, if it holds no rows, begin its name with `_`"
+                    );
+                    return Err(Error::new(ErrorKind::Blind, message));
+                }
                 let endings: Vec<String> = self.listed.format.endings().iter().map(|ending| format!(".{ending}")).collect();
                 let by_ending = name.rsplit_once('.').map_or_else(|| name.to_owned(), |(_, ending)| format!("*.{ending}"));
                 return Err(Error::new(

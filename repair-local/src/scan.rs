@@ -275,7 +275,7 @@ pub(crate) fn merged(table: &Table, files: &[DataFile], columns: &[SchemaRef]) -
     for (file, schema) in files.iter().zip(columns) {
         // Most files have the same columns.
         if last != Some(schema.as_ref()) {
-            merged.add(table.format, &file.path.display().to_string(), &read::in_shape(table, schema));
+            merged.add(table.format, &file.path.display().to_string(), &read::in_shape(table, schema)?);
         }
         last = Some(schema);
     }

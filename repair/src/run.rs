@@ -49,6 +49,7 @@ impl RunRequest<'_> {
     }
 
     async fn perform(self) -> Result<RunReport> {
+        check_new_id(self.id.as_deref())?;
         let engine = self.repair.engine().await?;
         let request = StartRequest::new(self.id.unwrap_or_else(new_run_id))
             .with_params(self.repair.params.clone())
@@ -163,6 +164,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The name of the run that started last, for [`OpenLake::find_run`].
 const LAST: &str = "last";
+
+/// Refuses an id by which no command would find the run.
+pub(crate) fn check_new_id(id: Option<&str>) -> Result<()> {
+    if id == Some(LAST) {
+        return Err(Error::invalid(format!("`{LAST}` is not a valid run id, since it means the run that started last; use another")));
+    }
+    Ok(())
+}
 
 /// The run that ran another one as a step, by the environment of that.
 pub(crate) fn parent_of(environment: &Value) -> Option<&str> {

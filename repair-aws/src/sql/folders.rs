@@ -11,7 +11,7 @@ use repair_core::model::{PartitionUnit, PathField, PathPattern, PathPiece, Slack
 use repair_core::{Error, Result};
 
 use super::regex::{self, Group};
-use super::time::{self, Clock, DAY_MS, Doubt, Groups, HOUR_MS};
+use super::time::{self, Clock, DAY_MS, Doubt, Groups, HOUR_MS, Written};
 use super::{name, text};
 use crate::catalog::{Kind, Relation};
 
@@ -391,7 +391,8 @@ impl Folders {
             let pattern = format!("/{}\\z", regex::of_name(file, &mut own));
             add(relation.path(), &pattern, own);
         }
-        let wall = Groups { groups: &groups, prefix: "repair_d" }.wall_ms(false).unwrap_or_else(|| "CAST(NULL AS bigint)".to_owned());
+        let wall =
+            Groups { groups: &groups, prefix: "repair_d" }.wall_ms(Written::Path).unwrap_or_else(|| "CAST(NULL AS bigint)".to_owned());
         let start = if conditions.is_empty() { wall } else { format!("CASE WHEN {} THEN {wall} END", conditions.join(" AND ")) };
         (select, start)
     }

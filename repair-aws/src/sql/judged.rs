@@ -119,9 +119,9 @@ impl Source<'_> {
                 let groups = Groups { groups, prefix: "repair_g" };
                 Some(match form {
                     TextForm::Number { ms } => ms.clone(),
-                    TextForm::Calendar { clock: zone, doubt, dates, date_zone, leap_second } => {
+                    TextForm::Calendar { clock: zone, doubt, dates, date_zone, written } => {
                         let null = || "CAST(NULL AS bigint)".to_owned();
-                        let wall = groups.wall_ms(*leap_second).unwrap_or_else(null);
+                        let wall = groups.wall_ms(*written).unwrap_or_else(null);
                         let offset = groups.offset_ms().unwrap_or_else(null);
                         layers.push(vec![format!("{wall} AS repair_wall"), format!("{offset} AS repair_offset")]);
                         let mut cases = Vec::new();

@@ -197,7 +197,9 @@ pub(crate) fn of_strptime(pattern: &str) -> Result<(String, Vec<Group>)> {
     }
     let (years, months) =
         (usize::from(has(&Group::Year)) + usize::from(has(&Group::YearOfCentury)), has(&Group::Month) || has(&Group::MonthName));
-    let has_date = years == 1 && (has(&Group::DayOfYear) || (months && has(&Group::Day)));
+    // What a table of months or years leaves out is the first day, or the first month.
+    let is_part = !has(&Group::Day) && !has(&Group::Weekday) && !has(&Group::Hour) && !has(&Group::Hour12);
+    let has_date = years == 1 && (has(&Group::DayOfYear) || (months && has(&Group::Day)) || is_part);
     if !has_date && !has(&Group::Epoch) {
         return refuse("it has no whole date");
     }

@@ -214,6 +214,17 @@ impl Table {
     }
 }
 
+/// Where the groups of a time are from, which decides what else than the parts of a time of day is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// A path.
+    Path,
+    /// As ISO 8601 writes times, where a day ends at 24:00.
+    Iso,
+    /// A pattern, for which a leap second is the second before it, too.
+    Pattern,
+}
+
 /// The columns in which the groups of an expression are, by number.
 pub(crate) struct Groups<'a> {
     pub(crate) groups: &'a [Group],
@@ -248,7 +259,7 @@ impl Groups<'_> {
     }
 
     /// What the clock shows, in milliseconds; null if the groups are no time. Groups of the time of day may be null if they are optional.
-    pub(crate) fn wall_ms(&self, leap_second: bool) -> Option<String> {
+    pub(crate) fn wall_ms(&self, written: Written) -> Option<String> {
         let padded = |column: String, length: u8| format!("lpad({column}, {length}, '0')");
         let year = match (self.column(&Group::Year), self.column(&Group::YearOfCentury)) {
             (Some(year), _) => padded(year, 4),
@@ -278,7 +289,14 @@ impl Groups<'_> {
         let mut sum = vec![format!("{day} * {DAY_MS}")];
         let part = |group: &Group| self.column(group).map(|column| format!("coalesce({}, 0)", number(&column)));
         if let Some(hour) = part(&Group::Hour) {
-            conditions.push(format!("{hour} <= 23"));
+            // At 24:00 a day ends.
+            let rest = [&Group::Minute, &Group::Second].into_iter().filter_map(part).map(|part| format!("{part} = 0"));
+            let fraction = self.column(&Group::Fraction).map(|digits| format!("regexp_like(coalesce({digits}, '0'), '\\A0*\\z')"));
+            let midnight: Vec<String> = std::iter::once(format!("{hour} = 24")).chain(rest).chain(fraction).collect();
+            conditions.push(match written {
+                Written::Path => format!("{hour} <= 23"),
+                Written::Iso | Written::Pattern => format!("({hour} <= 23 OR ({}))", midnight.join(" AND ")),
+            });
             sum.push(format!("{hour} * {HOUR_MS}"));
         }
         if let (Some(hour), Some(half)) = (part(&Group::Hour12), self.column(&Group::Half)) {
@@ -291,6 +309,7 @@ impl Groups<'_> {
         }
         if let Some(second) = part(&Group::Second) {
             // A leap second has no instant of its own.
+            let leap_second = written == Written::Pattern;
             conditions.push(format!("{second} <= {}", if leap_second { 60 } else { 59 }));
             sum.push(if leap_second { format!("least({second}, 59) * 1000") } else { format!("{second} * 1000") });
         }
@@ -317,6 +336,18 @@ impl Groups<'_> {
 /// The milliseconds of digits behind the mark of the seconds, if there are any.
 fn fraction_ms(digits: &str) -> String {
     format!("coalesce({}, 0)", number(&format!("rpad(substr({digits}, 1, 3), 3, '0')")))
+}
+
+/// A text in which a month, a quarter or a year is written as its first date, where they are as long as a slot of the table, or divide it.
+pub(crate) fn with_whole_dates(text: String, slot_months: u32) -> String {
+    let replace = |text: String, pattern: &str, by: &str| format!("regexp_replace({text}, '{pattern}', '{by}')");
+    let mut text = replace(text, "\\A([0-9]{4}-[0-9]{2})\\z", "$1-01");
+    if slot_months.is_multiple_of(3) {
+        for (quarter, month) in [("1", "01"), ("2", "04"), ("3", "07"), ("4", "10")] {
+            text = replace(text, &format!("\\A([0-9]{{4}})-?[Qq]{quarter}\\z"), &format!("$1-{month}-01"));
+        }
+    }
+    if slot_months == 12 { replace(text, "\\A([0-9]{4})\\z", "$1-01-01") } else { text }
 }
 
 /// The instant of a whole number since 1970, in one of some units, by its size; null if it is too large for all of them.

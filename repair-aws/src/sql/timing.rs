@@ -1,12 +1,12 @@
 //! How the time of a table's own rows is read, and whether its rows are judged one by one.
 
 use repair_core::lake::Layer;
-use repair_core::model::{OnBadRow, PathPattern, TimeForm, Zone};
+use repair_core::model::{Cadence, DateParts, OnBadRow, PathPattern, TimeForm, Zone};
 use repair_core::{Error, Result};
 
 use super::folders::Folders;
 use super::regex::{self, Group};
-use super::time::{self, Doubt};
+use super::time::{self, Doubt, Written};
 use super::{Source, milliseconds, values};
 use crate::catalog::Kind;
 
@@ -30,7 +30,7 @@ pub(super) enum Timing {
 pub(super) enum TextForm {
     /// A date, perhaps a time of day, perhaps an offset from UTC. Without an offset, the zone decides; without a zone, a date alone is in
     /// `date_zone` if `dates`.
-    Calendar { clock: Option<Zone>, doubt: Doubt, dates: bool, date_zone: Zone, leap_second: bool },
+    Calendar { clock: Option<Zone>, doubt: Doubt, dates: bool, date_zone: Zone, written: Written },
     /// A number since 1970, with digits after its mark.
     Number { ms: String },
 }
@@ -51,7 +51,7 @@ impl Source<'_> {
             let (pattern, groups) = regex::of_path(path);
             let clock = clock.unwrap_or_default();
             let date_zone = clock.clone();
-            let form = TextForm::Calendar { clock: Some(clock), doubt: Doubt::Start, dates: true, date_zone, leap_second: false };
+            let form = TextForm::Calendar { clock: Some(clock), doubt: Doubt::Start, dates: true, date_zone, written: Written::Path };
             return Ok(Timing::Text { text: raw.path().to_owned(), pattern, groups, form });
         }
         let columns = table.time_columns();
@@ -79,7 +79,7 @@ impl Source<'_> {
         };
         let kind = only.map(|(_, cell)| cell.kind());
         // A date alone is a time in tables of days, and where the column was named for it.
-        let dates = table.cadence.is_none_or(repair_core::model::Cadence::is_days);
+        let dates = table.cadence.is_none_or(Cadence::is_days);
         match (&reading.form, kind) {
             (TimeForm::Pattern(_) | TimeForm::Epoch(_), Some(Kind::Instant | Kind::Date)) => {
                 refuse("is a timestamp or a date in Athena already; remove `format` or `epoch` under `time`".to_owned())
@@ -113,24 +113,35 @@ impl Source<'_> {
                     form: TextForm::Number { ms },
                 })
             }
-            (TimeForm::Iso, Some(Kind::Whole | Kind::Float | Kind::Decimal)) => refuse(format!(
-                "is `{}` in Athena, not a timestamp; if it counts from 1970, say in which unit, e.g. `time: {{ column: {}, epoch: ms }}`",
-                only.map(|(_, cell)| cell.declared.as_str()).unwrap_or_default(),
-                columns.first().unwrap_or(&"")
-            )),
+            // Whole numbers may be years.
+            (TimeForm::Iso, Some(kind @ (Kind::Whole | Kind::Float | Kind::Decimal)))
+                if kind != Kind::Whole || table.date_parts() != DateParts::Year =>
+            {
+                refuse(format!(
+                    "is `{}` in Athena, not a timestamp; if it counts from 1970, say in which unit, e.g. `time: {{ column: {}, epoch: ms }}`",
+                    only.map(|(_, cell)| cell.declared.as_str()).unwrap_or_default(),
+                    columns.first().unwrap_or(&"")
+                ))
+            }
             (form, _) if cells.iter().all(|(_, cell)| !matches!(cell.kind(), Kind::Other | Kind::Bool | Kind::Float)) => {
                 let text = cells.iter().map(words).collect::<Vec<_>>().join(" || ' ' || ");
-                let (pattern, groups, leap_second) = match form {
+                let (pattern, groups, text, written) = match form {
                     TimeForm::Pattern(pattern) => {
                         let (expression, groups) = regex::of_strptime(pattern)?;
-                        (expression, groups, true)
+                        (expression, groups, text, Written::Pattern)
                     }
                     _ => {
                         let (expression, groups) = regex::iso();
-                        (expression, groups, false)
+                        let months = table.cadence.and_then(Cadence::months);
+                        (
+                            expression,
+                            groups,
+                            months.map_or_else(|| text.clone(), |months| time::with_whole_dates(text.clone(), months)),
+                            Written::Iso,
+                        )
                     }
                 };
-                let is_pattern = leap_second;
+                let is_pattern = written == Written::Pattern;
                 let has = |group: &Group| groups.contains(group);
                 let has_hour = has(&Group::Hour) || has(&Group::Hour12);
                 if is_pattern && clock.is_none() && !has(&Group::Offset) && !has(&Group::Epoch) && (has_hour || !dates) {
@@ -139,7 +150,7 @@ impl Source<'_> {
                     );
                 }
                 let dates = if is_pattern { !has_hour } else { dates || reading.columns.len() == 1 };
-                Ok(Timing::Text { text, pattern, groups, form: TextForm::Calendar { clock, doubt, dates, date_zone, leap_second } })
+                Ok(Timing::Text { text, pattern, groups, form: TextForm::Calendar { clock, doubt, dates, date_zone, written } })
             }
             _ => refuse(format!(
                 "is `{}` in Athena, which cannot hold a time; declare it as `timestamp` or `string`, or make a view of the table, and name the view",

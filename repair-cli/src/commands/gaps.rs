@@ -80,8 +80,7 @@ fn write_csv(gaps: &GapsReport) -> anyhow::Result<()> {
     let mut out = rows_out(RowsAs::Lines);
     writeln!(out, "{}", COLUMNS.join(","))?;
     for range in gaps.ranges() {
-        let key = range.key.values().collect::<Vec<_>>().join(",");
-        writeln!(out, "{}", csv(&[cells(&range, key).to_vec()]))?;
+        writeln!(out, "{}", csv(&[cells(&range, range.key.as_typed()).to_vec()]))?;
     }
     out.flush()?;
     Ok(())

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::said::waits;
 use crate::exit::Exit;
+use crate::format;
 use crate::open::{LakeArg, run_meant};
-use crate::output::{Failure, count, print, print_json, print_lines, remark, report, table};
+use crate::output::{Failure, count, print, print_json, print_json_text, print_lines, remark, report, table};
 use crate::progress::describe;
 
 /// List the runs of a lake, newest first.
@@ -118,11 +119,11 @@ impl Show {
         if self.events {
             let mut lines = Vec::new();
             lake.events(&run, |recorded| {
-                lines.push(serde_json::to_string(&recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?);
+                lines.push(format::event_line(&recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?);
                 Ok(())
             })
             .await?;
-            print(&lines.join("\n"))?;
+            print_json_text(&lines.join("\n"))?;
             return Ok(Exit::Success);
         }
         if self.follow {
@@ -173,7 +174,7 @@ impl Logs {
         let mut failed = None;
         let mut visit = |recorded: Recorded| {
             let printed = match (self.json, line(&recorded)) {
-                (true, _) => event_line(&recorded).and_then(|line| print(&line).map_err(Failure::from)),
+                (true, _) => event_line(&recorded).and_then(|line| print_json_text(&line).map_err(Failure::from)),
                 (false, Some(line)) => print_lines(&[line]).map_err(Failure::from),
                 (false, None) => Ok(()),
             };
@@ -192,7 +193,7 @@ impl Logs {
 
 /// An event as a line of JSON.
 pub(super) fn event_line(recorded: &Recorded) -> Result<String, Failure> {
-    Ok(serde_json::to_string(recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?)
+    Ok(format::event_line(recorded).map_err(|error| Error::internal("an event is not JSON").because(error))?)
 }
 
 /// An event with its time, if a person may want to know about it.

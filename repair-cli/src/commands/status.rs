@@ -8,7 +8,7 @@ use repair::status::{States, Status, TableStatus};
 
 use crate::exit::Exit;
 use crate::open::LakeArg;
-use crate::output::{Failure, count, print_json, print_lines, table};
+use crate::output::{Failure, count, is_never, print_json, print_lines, table};
 
 /// How many keys and days people see of a table: those of which most is open.
 const MOST_KEYS: usize = 20;
@@ -100,7 +100,7 @@ fn of_table(status: &TableStatus) -> Vec<String> {
         let words = ["last looked", what].join(" ");
         lines.push(format!("{} at {:.0}: run {}, step {}, {}", words.trim_end(), look.at, look.run, look.step, look.interval));
     }
-    if let Some(until) = status.looks.iter().filter_map(|look| look.absent_until).min() {
+    if let Some(until) = status.looks.iter().filter_map(|look| look.absent_until).filter(|until| !is_never(*until)).min() {
         lines.push(format!("the first evidence of an absence expires at {until:.0}"));
     }
     if status.never_looked > 0 {

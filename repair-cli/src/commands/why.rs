@@ -9,7 +9,7 @@ use repair::provenance::SlotStory;
 
 use super::TableArg;
 use crate::exit::Exit;
-use crate::output::{Failure, count, print_json, print_lines, short};
+use crate::output::{Failure, count, is_never, print_json, print_lines, short};
 
 /// Explain why a slot is as it is: raw, repaired (by what, from where, when), absent (on what evidence, until when), or missing.
 #[derive(Debug, Args)]
@@ -89,7 +89,11 @@ fn text(story: &SlotStory) -> Vec<String> {
             (None, true) => "it counts",
             (None, false) => "expired",
         };
-        lines.push(format!("  absent ({counts}): {}; sources are asked again after {:.0}", exception.answer, exception.recheck_after));
+        let again = match exception.recheck_after {
+            at if is_never(at) => "sources are not asked again".to_owned(),
+            at => format!("sources are asked again after {at:.0}"),
+        };
+        lines.push(format!("  absent ({counts}): {}; {again}", exception.answer));
         lines.push(format!("    {}", by(&exception.provenance)));
     }
     for retraction in &story.retractions {

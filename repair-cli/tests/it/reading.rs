@@ -212,6 +212,96 @@ fn a_table_that_was_computed_is_exported_too_and_says_where_it_is_stale() {
 }
 
 #[test]
+fn what_programs_read_says_its_format_and_what_a_spreadsheet_would_compute_is_text() {
+    let world = holes();
+    run(&world, "first", "fill");
+    let (lines, _, code) = world.said(&["logs", "first", "--json"]);
+    assert!(code == 0 && lines.lines().count() > 5);
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert!(event["format"] == 1 && event["event"].is_object(), "{line}");
+    }
+    // The word for the latest run is no id of a run, since no command would find that run.
+    let workflow = world.write("readings.yaml", &READINGS.replace("NEXT", "fill").replace("  done: { succeed: true }\n", ""));
+    let said = refused(&world, &["run", workflow.to_str().unwrap(), "--run-id", "last"]);
+    assert!(said.contains("`last` is not a valid run id") && said.contains("use another"), "{said}");
+
+    let world = World::new();
+    std::fs::create_dir(world.lake().join("readings")).unwrap();
+    let row = |key: &str| format!("\"{key}\",s,2024-03-04T00:00:00Z,1\n");
+    std::fs::write(world.lake().join("readings/a.csv"), format!("site,sensor,ts,value\n{}", row("Smith, J"))).unwrap();
+    let workflow = "\
+workflow: keys
+kind: state-machine
+params: { sites: { type: list, default: [x] } }
+tables:
+  readings: { location: readings, format: csv, key: [site, sensor], time: ts, cadence: 1h }
+start: find
+steps:
+  find:
+    detect: gaps
+    with: { table: readings, keys: [[\"Smith, J\", s], [\"=1+1\", s]], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T02:00:00Z\" }
+    end: true
+";
+    let workflow = world.write("keys.yaml", workflow);
+    assert_eq!(world.run_json(&workflow, &["--run-id", "keys"]).1, 0);
+    let mut cells: Vec<String> = world.said(&["gaps", "keys", "--csv"]).0.lines().skip(1).map(str::to_owned).collect();
+    cells.sort();
+    assert_eq!(
+        cells,
+        [
+            "find,readings,missing,\"\"\"Smith, J\"\",s\",2024-03-04T01:00:00Z,2024-03-04T02:00:00Z,1",
+            "find,readings,missing,\"'=1+1,s\",2024-03-04T00:00:00Z,2024-03-04T02:00:00Z,2",
+        ]
+    );
+    // A value with a comma is given in quotes, as the list shows it.
+    let why = world.text(&["why", "readings", "--key", "\"Smith, J\",s", "--at", "2024-03-04T01:00:00Z"]);
+    assert!(why.contains("Smith, J/s"), "{why}");
+    let said = refused(&world, &["why", "readings", "--key", "Smith, J,s", "--at", "2024-03-04T01:00:00Z"]);
+    assert!(said.contains("unless a value with a comma is put in quotes"), "{said}");
+}
+
+#[test]
+fn a_damaged_table_that_was_computed_is_never_read_as_another() {
+    let world = holes();
+    run(&world, "first", "fill");
+    let part = world.lake().join("sums/part.parquet");
+    let whole = std::fs::read(&part).unwrap();
+    let export = ["export", "sums", "--out", "-", "--format", "csv"];
+    let (rows, _, _) = world.said(&export);
+    // All that is not the mark of the seal, the length of the footer or the last word, is sealed.
+    let mut harmed: Vec<(String, Vec<u8>)> = (0..whole.len())
+        .step_by(whole.len() / 24)
+        .map(|byte| {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1 << (byte % 8);
+            (format!("byte {byte} of {}", whole.len()), flipped)
+        })
+        .collect();
+    harmed.extend([0, 4, whole.len() / 2, whole.len() - 1].map(|length| (format!("cut to {length}"), whole[..length].to_vec())));
+    for (what, bytes) in harmed {
+        std::fs::write(&part, bytes).unwrap();
+        let (out, said, code) = world.said(&export);
+        // A mark that is harmed is none, and the rows are whole.
+        assert!(code == 2 && out.is_empty() || (code, &out) == (0, &rows) && what.starts_with("byte"), "{what}: {code} {out} {said}");
+        assert!(code == 0 || said.contains("sums") && (said.contains("restore") || said.contains("write it again")), "{what}: {said}");
+    }
+    let mut flipped = whole.clone();
+    flipped[20] ^= 1;
+    std::fs::write(&part, flipped).unwrap();
+    let said = refused(&world, &export);
+    assert!(said.contains("part.parquet") && said.contains("run the step again that writes the table"), "{said}");
+    // Nor does a table that is declared at its place, or SQL.
+    let workflow = "workflow: w\nkind: state-machine\ntables: { sums: { location: sums, format: parquet, time: day } }\nstart: done\nsteps: { done: { succeed: true } }\n\
+                    profiles: { local: { lake: local, with: { root: ./lake } } }\n";
+    let workflow = world.write("sums.yaml", workflow);
+    let said = refused(&world, &["query", "SELECT * FROM sums", "--workflow", workflow.to_str().unwrap()]);
+    assert!(said.contains("something has changed it since"), "{said}");
+    std::fs::write(&part, whole).unwrap();
+    assert_eq!(world.said(&export).0, rows);
+}
+
+#[test]
 fn gaps_of_a_run_are_listed_before_and_after_its_repairs() {
     let world = holes();
     run(&world, "looked", "done");

@@ -442,10 +442,24 @@ fn reset(headers: &HeaderMap) -> Option<Timestamp> {
     Timestamp::from_second(number(headers, "x-ratelimit-reset")?).ok()
 }
 
+/// The seconds of a `Retry-After`. Some write a fraction, which is rounded up, or more than any number holds, which is the most that one does.
+pub(crate) fn seconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (unsigned, is_past) = text.strip_prefix('-').map_or((text, false), |unsigned| (unsigned, true));
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let more = u64::from(fraction.bytes().any(|digit| digit != b'0'));
+    Some(if is_past { 0 } else { whole.parse::<u64>().unwrap_or(u64::MAX).saturating_add(more) })
+}
+
 /// How long to wait before the next request: `Retry-After` (RFC 9110, section 10.2.3: seconds or a date), or until the allowance of requests is
 /// renewed.
 fn wait_asked_for(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let seconds = number(headers, RETRY_AFTER.as_str()).map(SignedDuration::from_secs);
+    let seconds = text(headers, RETRY_AFTER.as_str()).and_then(seconds);
+    let seconds = seconds.map(|seconds| SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)));
     let until = |instant: Timestamp| instant.duration_since(now);
     let date = || jiff::fmt::rfc2822::parse(text(headers, RETRY_AFTER.as_str())?).ok().map(|date| until(date.timestamp()));
     let wait = seconds.or_else(date).or_else(|| reset(headers).map(until))?;
@@ -517,5 +531,33 @@ impl Paging {
 
     fn endless(&self, what: &str) -> Error {
         Error::invalid(format!("the answer of {} does not end: {what}; the whole answer is rejected, check the source", self.provider))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_honoured_however_it_is_written() {
+        for (text, wait) in [
+            ("7", Some(7)),
+            ("1.2", Some(2)),
+            ("3.0", Some(3)),
+            ("-5", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("", None),
+            (".5", None),
+            ("1e3", None),
+            ("soon", None),
+        ] {
+            assert_eq!(seconds(text), wait, "{text}");
+        }
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+            wait_asked_for(&headers, Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!((asked("0.5"), asked("99999999999999999999")), (Some(Duration::from_secs(1)), Duration::try_from(LONGEST_WAIT).ok()));
     }
 }

@@ -14,7 +14,7 @@ mod times;
 
 pub use answers::{AnswerRule, Means};
 pub use api::Words;
-pub(crate) use api::{Api, header, place, shown};
+pub(crate) use api::{Api, header, place, seconds, shown};
 pub use ask::{HttpSensorConfig, HttpTaskConfig};
 pub use auth::{AuthConfig, Named, Variable};
 pub use pages::{OtherHosts, PagesConfig};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::signature;
 use crate::allowed::Options;
-use crate::http::{Api, Words, header, place, shown};
+use crate::http::{Api, Words, header, place, seconds, shown};
 use crate::secret::{Environment, Secret, without};
 
 /// How long a receiver may take to answer. It should note the message and answer; work on it can come later.
@@ -113,7 +113,7 @@ impl Target {
         if status.is_success() {
             return Ok(());
         }
-        let wait = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse::<u64>().ok());
+        let wait = response.headers().get(RETRY_AFTER).and_then(|wait| seconds(wait.to_str().ok()?));
         let mut said = Vec::new();
         while said.len() < READ_BYTES {
             // What a refusal says is only for people, so one that breaks off is shown as far as it came.

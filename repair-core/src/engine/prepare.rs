@@ -473,6 +473,8 @@ struct Uses<'a> {
     by_files: Vec<(&'a str, &'a Table)>,
     /// All that may be the name of a table or source.
     named: BTreeSet<String>,
+    /// The tables whose findings a step repairs.
+    repaired: Vec<&'a str>,
 }
 
 /// The texts in the configurations of steps. Of what a workflow includes, only what it names has to be there: others use the rest.
@@ -620,6 +622,9 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
     let (mut written, mut by_files) = (Vec::new(), Vec::new());
+    let is_repair = |step: &&Step| matches!(step.kind, StepKind::Repair { .. });
+    let repaired =
+        workflow.steps.iter().filter(is_repair).filter_map(|step| Some(works_on(workflow, step, variables)?.name.as_str())).collect();
     for (step, plugin) in plugins(workflow) {
         let Some((config, made)) = made(registry, workflow, step, plugin, variables)? else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
@@ -629,7 +634,7 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
             by_files.push((step.name.as_str(), table));
         }
     }
-    Ok(Uses { written, by_files, named })
+    Ok(Uses { written, by_files, named, repaired })
 }
 
 /// Checks that the tables are there that queries of sources name in other lakes.
@@ -656,7 +661,11 @@ async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses<'_>) -> 
         .extend(uses.named.iter().chain(workflow.tables.keys().filter(|name| !workflow.included.tables.contains(*name))).filter_map(lists));
     let concern = |name: &String| !workflow.included.tables.contains(name) || named.contains(name);
     for table in workflow.tables.values().filter(|table| !uses.written.contains(&table.name) && concern(&table.name)) {
-        lake.describe(table).await?;
+        let schema = lake.describe(table).await?;
+        // Before anything is spent on repairs that could not be kept.
+        if uses.repaired.contains(&table.name.as_str()) {
+            shape::refuse_reserved(table, &schema)?;
+        }
     }
     Ok(())
 }

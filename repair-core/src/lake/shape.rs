@@ -328,6 +328,12 @@ impl LeftOut {
         }
     }
 
+    /// The same, of a column that differs within a file, by its lines.
+    fn within(&self, file: &str) -> Self {
+        let [one, other] = &self.files;
+        Self { files: [format!("{one} of {file}"), format!("{other} of {file}")], ..self.clone() }
+    }
+
     /// The error for whoever names the column.
     pub fn refusal(&self) -> Error {
         let remedy = if self.also.is_some() { "write its name in one way" } else { "write it with one type" };
@@ -346,8 +352,8 @@ pub fn left_out(schema: &Schema) -> Vec<LeftOut> {
 /// The key of a described schema's metadata that lists its columns that [`mixed`] means.
 const MIXED: &str = "repair:mixed";
 
-/// The columns that are text because one file of text has words in them, where another has numbers alone. What computes leaves them empty, so one word in one file
-/// can take a column of numbers from all others. Types that are declared are never mixed, and those of keys and times do not matter.
+/// The columns that are text because one file of text has words in them, where another has numbers alone, or because a file has both. What computes
+/// leaves them empty, so one word can take a column of numbers from all rows. Types that are declared are never mixed, and those of keys and times do not matter.
 pub fn mixed(schema: &Schema) -> Vec<LeftOut> {
     schema.metadata().get(MIXED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
@@ -364,8 +370,22 @@ pub struct Merged {
 }
 
 impl Merged {
-    /// Adds the columns of a file.
+    /// Adds the columns of a file. What [`left_out`] and [`mixed`] say of them is about lines of the file.
     pub fn add(&mut self, format: Format, file: &str, schema: &Schema) {
+        for within in left_out(schema) {
+            if let Some(at) = self.fields.iter().position(|known| *known.name() == within.column) {
+                self.fields.remove(at);
+                self.origins.remove(at);
+            }
+            if !self.left_out.iter().any(|known| known.is_named(&within.column)) {
+                self.left_out.push(within.within(file));
+            }
+        }
+        for within in mixed(schema) {
+            if !self.mixed.iter().any(|known| known.column == within.column) {
+                self.mixed.push(within.within(file));
+            }
+        }
         for field in schema.fields() {
             let kind = field.data_type();
             if self.left_out.iter().any(|left_out| left_out.is_named(field.name())) {
@@ -429,16 +449,31 @@ impl Merged {
         let is_place = |column: &String| *column == table.time || table.key.contains(column);
         let is_left_out = |column: &String| self.left_out.iter().any(|left_out| left_out.is_named(column));
         let mixed: Vec<&LeftOut> = self.mixed.iter().filter(|mixed| !is_place(&mixed.column) && !is_left_out(&mixed.column)).collect();
-        let json = |columns: serde_json::Result<String>| columns.map_err(|error| Error::internal("columns are not JSON").because(error));
-        let mut metadata = HashMap::new();
-        if !self.left_out.is_empty() {
-            metadata.insert(LEFT_OUT.to_owned(), json(serde_json::to_string(&self.left_out))?);
-        }
-        if !mixed.is_empty() {
-            metadata.insert(MIXED.to_owned(), json(serde_json::to_string(&mixed))?);
-        }
+        let left_out: Vec<&LeftOut> = self.left_out.iter().collect();
+        let metadata = notes(&left_out, &mixed)?;
         Ok(if metadata.is_empty() { schema } else { Arc::new(Schema::clone(&schema).with_metadata(metadata)) })
     }
+}
+
+/// What [`left_out`] and [`mixed`] read.
+fn notes(left_out: &[&LeftOut], mixed: &[&LeftOut]) -> Result<HashMap<String, String>> {
+    let mut metadata = HashMap::new();
+    for (key, columns) in [(LEFT_OUT, left_out), (MIXED, mixed)] {
+        if !columns.is_empty() {
+            let json = serde_json::to_string(columns).map_err(|error| Error::internal("columns are not JSON").because(error))?;
+            metadata.insert(key.to_owned(), json);
+        }
+    }
+    Ok(metadata)
+}
+
+/// The columns of one file, with those that its lines disagree about, of which `files` are the lines: those that are left out, and those that
+/// are text because of a word.
+///
+/// # Errors
+/// `internal` if a name is no JSON.
+pub fn of_file(fields: Vec<Field>, left_out: &[LeftOut], mixed: &[LeftOut]) -> Result<Schema> {
+    Ok(Schema::new_with_metadata(fields, notes(&left_out.iter().collect::<Vec<_>>(), &mixed.iter().collect::<Vec<_>>())?))
 }
 
 /// Adds the columns of more rows to others. Columns that rows lack are null in them; types widen.
@@ -607,6 +642,29 @@ pub const RESERVED: [&str; 14] = [
     overlay::columns::RECHECK_AFTER,
 ];
 
+/// How a column gets another name.
+fn rename(table: &Table) -> &'static str {
+    match table.format {
+        Format::Csv => "rename it in the files, or give the table names of its own for all columns, `csv: { names: […] }`",
+        _ => "rename it in the files",
+    }
+}
+
+/// Rejects a table whose declared columns have names that we add, before its files are looked at.
+///
+/// # Errors
+/// `invalid` with the column's name.
+pub fn refuse_declared(table: &Table) -> Result<()> {
+    let own = table.key.iter().chain([&table.time]).chain(&table.csv.names).chain(table.columns.keys());
+    match own.map(String::as_str).find(|name| overlay::is_ours(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::invalid(format!(
+            "table `{}` names a column `{name}`, a name that repairs use for a column of theirs; give the column another name, in its files, too",
+            table.name
+        ))),
+    }
+}
+
 /// Rejects a table whose own columns have names that we add.
 ///
 /// # Errors
@@ -615,8 +673,9 @@ pub fn refuse_reserved(table: &Table, schema: &Schema) -> Result<()> {
     match schema.fields().iter().find(|field| overlay::is_ours(field.name())).map(|field| field.name()) {
         None => Ok(()),
         Some(name) => Err(Error::invalid(format!(
-            "table `{}` has a column `{name}`, a name that repairs use for a column of theirs; rename it",
-            table.name
+            "table `{}` has a column `{name}`, a name that repairs use for a column of theirs; {}",
+            table.name,
+            rename(table)
         ))),
     }
 }

@@ -8,7 +8,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Result;
-use crate::text::visible;
+use crate::text::{fields, visible};
 
 /// What identifies one series of a table: the values of its key columns, as text, in the table's order. It is empty for a table
 /// without key columns, and cheap to clone.
@@ -33,6 +33,48 @@ impl Key {
     /// The values, one for each key column.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|value| &**value)
+    }
+
+    /// The key as people type it, and as [`Key::typed`] reads it.
+    ///
+    /// ```
+    /// use repair_core::model::Key;
+    ///
+    /// assert_eq!(Key::new(["plant-7", "Smith, J"]).as_typed(), "plant-7,\"Smith, J\"");
+    /// assert_eq!(Key::from("Smith, J").as_typed(), "Smith, J");
+    /// ```
+    pub fn as_typed(&self) -> String {
+        if let Some(value) = self.single() {
+            return value.to_owned();
+        }
+        let typed = |value: &str| match value.contains([',', '"']) {
+            true => format!("\"{}\"", value.replace('"', "\"\"")),
+            false => value.to_owned(),
+        };
+        self.values().map(typed).collect::<Vec<_>>().join(",")
+    }
+
+    /// The key of so many columns that a text means: the only value or, of several columns, values with commas between them, in quotes those that
+    /// hold a comma. `None` if there are more or fewer values.
+    ///
+    /// ```
+    /// use repair_core::model::Key;
+    ///
+    /// assert_eq!(Key::typed("plant-7,\"Smith, J\"", 2), Some(Key::new(["plant-7", "Smith, J"])));
+    /// assert_eq!(Key::typed("Smith, J", 1), Some(Key::from("Smith, J")));
+    /// assert_eq!(Key::typed("plant-7,Smith, J", 2), None);
+    /// ```
+    pub fn typed(text: &str, columns: usize) -> Option<Self> {
+        if columns == 1 {
+            return Some(Self::from(text));
+        }
+        let values: Vec<&str> = text.split(',').collect();
+        if values.iter().any(|value| value.trim_start().starts_with('"'))
+            && let Some(values) = fields(text).filter(|values| values.len() == columns)
+        {
+            return Some(Self::new(values));
+        }
+        (values.len() == columns).then(|| Self::new(values))
     }
 
     /// The only value of a key of one column.

@@ -46,8 +46,8 @@ pub use presence::{KeyPresence, Presence, SlotRange, SlotSet, TablePresence, exp
 pub(crate) use runs::Runs;
 pub use slot_start::SlotStart;
 pub use table::{
-    BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, EpochUnit, Format, Identity, Layout, OnBadRow, Partition, PartitionUnit, PathFacts,
-    PathField, PathPattern, PathPiece, Repeated, Rows, Skipped, Slack, Table, TimeForm, TimeReading,
+    BadRowLimit, ColumnRule, ColumnType, Csv, DateParts, Encoding, EpochUnit, Format, Identity, Layout, OnBadRow, Partition, PartitionUnit,
+    PathFacts, PathField, PathPattern, PathPiece, Repeated, Rows, Skipped, Slack, Table, TimeForm, TimeReading,
 };
 pub use usage::Usage;
 pub use weekly::{ExtendedCalendar, ListedCalendar, Week, WeeklyCalendar};

@@ -330,7 +330,25 @@ fn columns(table: &Table, written: Written) -> Vec<&'static str> {
 fn time_text(case: &Case, us: i64, random: &mut SmallRng) -> Vec<String> {
     let zone = case.table.reading.zone.clone().unwrap_or_default();
     let clock = local(&zone, us);
+    // A day ends at 24:00, which is when the next one begins.
+    let before = clock.date().yesterday().ok().filter(|_| clock.time() == jiff::civil::Time::midnight() && random.random_bool(0.5));
+    let months = case.table.cadence.and_then(Cadence::months).filter(|_| clock.day() == 1 && random.random_bool(0.7)).unwrap_or(0);
+    if let (Some(before), 0) = (before, months) {
+        match case.written {
+            Written::Local => return vec![format!("{before}T24:00")],
+            Written::Pattern(pattern) => {
+                return vec![before.at(0, 0, 0, 0).strftime(&pattern.replace("%H", "24").replace("%T", "24:%M:%S")).to_string()];
+            }
+            Written::Two => return vec![before.strftime("%d/%m/%Y").to_string(), "24:00:00".to_owned()],
+            Written::Iso | Written::Epoch(_) => {}
+        }
+    }
     match case.written {
+        Written::Local if before.is_some() && months > 0 => vec![match (months, clock.month()) {
+            (12, 1) if random.random_bool(0.5) => clock.strftime("%Y").to_string(),
+            (3 | 12, 1 | 4 | 7 | 10) if random.random_bool(0.5) => format!("{}-Q{}", clock.strftime("%Y"), (clock.month() + 2) / 3),
+            _ => clock.strftime("%Y-%m").to_string(),
+        }],
         Written::Iso => {
             let utc = local(&Zone::utc(), us);
             vec![match random.random_range(0..4) {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::{Fixed, Moment, Table, Zone};
+use crate::text::fields;
 use crate::workflow::parse_duration;
 use crate::workflow::{Param, ParamType, Workflow};
 use crate::yaml::closest;
@@ -78,8 +79,10 @@ impl ParamType {
             Self::Number => text.trim().parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Value::Number),
             Self::Boolean => text.trim().parse::<bool>().ok().map(Value::Bool),
             Self::List => {
-                let items: Vec<Value> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect();
-                Some(Value::Array(items))
+                // A text with a comma is in quotes.
+                let quoted = if text.contains('"') { fields(text) } else { None };
+                let items = quoted.unwrap_or_else(|| text.split(',').map(|item| item.trim().to_owned()).collect());
+                Some(Value::Array(items.into_iter().filter(|item| !item.is_empty()).map(Value::from).collect()))
             }
             Self::String => Some(Value::from(text)),
             Self::Date | Self::Instant | Self::Duration => Some(Value::from(text.trim())),

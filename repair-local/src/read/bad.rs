@@ -17,6 +17,15 @@ pub(super) enum At {
     Row(u64),
 }
 
+impl At {
+    /// In the order of the file.
+    fn place(self) -> u64 {
+        match self {
+            Self::Line(at) | Self::Offset(at) | Self::Row(at) => at,
+        }
+    }
+}
+
 /// Where the rows of a batch are.
 pub(super) trait Rows {
     /// Where a row of the batch is.
@@ -110,6 +119,8 @@ impl<'a> Judge<'a> {
     /// What was read of the file.
     pub(super) fn finish(mut self) -> Tally {
         let file = self.file.path.display().to_string();
+        // Of the rows of a batch, those that are no records at all are found first; lines are looked up in the order of the file.
+        self.bad.sort_by_key(|(at, ..)| at.place());
         let offsets: Vec<u64> = self
             .bad
             .iter()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use repair_core::lake::shape::{self, LeftOut};
 use repair_core::model::{Csv, Table, Usage};
 use repair_core::{Error, Result};
 
@@ -222,35 +223,21 @@ fn lines_of(csv: &Csv, file: &DataFile, offsets: &[u64]) -> Vec<u64> {
     let mut found = Vec::with_capacity(offsets.len());
     let mut wanted = offsets.iter().copied().peekable();
     let Ok(mut text) = start(csv, file) else { return found };
+    // Records begin after blank lines and comments, and lines end as `sed` counts them: with a line feed, also within quotes.
     let (mut line, mut at) = (u64::from(csv.skip_lines) + 1, 0u64);
-    let (mut is_start, mut in_comment) = (true, false);
-    let comment = csv.comment.map(byte);
-    'file: while wanted.peek().is_some() {
+    while let Some(&next) = wanted.peek() {
+        if next <= at {
+            found.push(line);
+            wanted.next();
+            continue;
+        }
         let Ok(bytes) = text.fill_buf() else { break };
         if bytes.is_empty() {
             break;
         }
-        let read = bytes.len();
-        for &byte in bytes {
-            // Lines that are blank or comments come before the record that the position stands for.
-            let skipped = matches!(byte, b'\n' | b'\r') || in_comment || (is_start && Some(byte) == comment);
-            while wanted.peek().is_some_and(|&offset| offset <= at && !(skipped && (is_start || in_comment))) {
-                found.push(line);
-                wanted.next();
-            }
-            if wanted.peek().is_none() {
-                break 'file;
-            }
-            if is_start && Some(byte) == comment {
-                in_comment = true;
-            }
-            if byte == b'\n' {
-                line += 1;
-                in_comment = false;
-            }
-            is_start = matches!(byte, b'\n' | b'\r');
-            at += 1;
-        }
+        let read = usize::try_from(next - at).unwrap_or(usize::MAX).min(bytes.len());
+        line += bytes.iter().take(read).filter(|byte| **byte == b'\n').count() as u64;
+        at += read as u64;
         text.consume(read);
     }
     found.resize(offsets.len(), 0);
@@ -277,14 +264,27 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
             // Text in another encoding is reported when it is used.
             let value = std::str::from_utf8(records.field(at)).unwrap_or("\u{fffd}");
             if !value.is_empty() && !nulls.contains(&value) {
-                kind.add(value, &table.csv);
+                kind.add(value, &table.csv, records.offset());
             }
         }
         rows += 1;
     }
+    let mut mixed = Vec::new();
+    for (&at, kind) in usable.iter().zip(&inferred) {
+        let Some([number, word]) = kind.mixed() else { continue };
+        // In order, since they are looked up in one pass.
+        let found = lines(table, file, &[number.min(word), number.max(word)]);
+        let mut of: Vec<String> = found.iter().map(|line| format!("line {line}")).collect();
+        if number > word {
+            of.reverse();
+        }
+        let Ok(files) = of.try_into() else { continue };
+        let types = [DataType::Float64.to_string(), DataType::Utf8.to_string()];
+        mixed.push(LeftOut { column: records.names[at].clone(), types, files, also: None });
+    }
     let fields: Vec<Field> =
         usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
-    Ok(Arc::new(Schema::new(fields)))
+    Ok(Arc::new(shape::of_file(fields, &[], &mixed)?))
 }
 
 /// The first records and, if that is not all of the file, some of the last.

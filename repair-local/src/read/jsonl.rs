@@ -1,5 +1,6 @@
 //! JSON lines: one object on each line.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,9 +9,11 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
-use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
+use arrow::json::reader::Decoder;
+use repair_core::lake::shape::{self, LeftOut};
 use repair_core::model::{OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
+use serde_json::{Map, Value};
 
 use super::bad::{At, Judge, Rows};
 use super::flat::Flat;
@@ -129,17 +132,16 @@ fn too_long(line: u64) -> Error {
 pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let keeps = matches!(table.on_bad_row, OnBadRow::Quarantine(_));
     let mut chunks = Chunks::open(table, file)?;
-    let mut all: Vec<Field> = Vec::new();
+    let mut all = Seen::default();
     let mut rows = 0;
     while rows < INFER_ROWS
         && let Some(chunk) = chunks.next(file)?
     {
-        let mut values = Vec::with_capacity(chunk.lines.len());
         for (line, bytes) in chunk.iter() {
-            match serde_json::from_slice::<serde_json::Value>(bytes) {
-                Ok(mut value) if value.is_object() => {
-                    without_nulls(table, &mut value);
-                    values.push(Ok::<_, ArrowError>(value));
+            match serde_json::from_slice::<Value>(bytes) {
+                Ok(Value::Object(mut object)) => {
+                    without_nulls(table, &mut object);
+                    all.add_fields(line, &object);
                 }
                 _ if keeps => {}
                 Ok(_) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}"))),
@@ -147,15 +149,111 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
             }
         }
         rows += chunk.lines.len();
-        let lines = (chunk.line(0), chunk.line(chunk.lines.len() - 1));
-        let schema = infer_json_schema_from_iterator(values.into_iter())
-            .map_err(|error| Error::invalid(format!("lines {} to {} do not fit together", lines.0, lines.1)).because(error))?;
-        repair_core::lake::shape::merge(repair_core::model::Format::Jsonl, &mut all, &schema)?;
     }
-    // The order of a JSON object's keys depends on how serde_json was built.
-    all.sort_by(|a, b| a.name().cmp(b.name()));
-    let fields: Vec<Field> = all.iter().map(|field| field.clone().with_data_type(sorted(field.data_type()))).collect();
-    Ok(Arc::new(Schema::new(fields)))
+    let (mut left_out, mut mixed) = (Vec::new(), Vec::new());
+    let fields = all.fields("", &mut left_out);
+    for (name, seen) in &all.record {
+        mixed.extend(seen.mixed(name).filter(|mixed| fields.iter().any(|field| *field.name() == mixed.column)));
+    }
+    Ok(Arc::new(shape::of_file(fields, &left_out, &mixed)?))
+}
+
+/// The first lines that hold each kind of value in a column, or in a field of one.
+#[derive(Default)]
+struct Seen {
+    boolean: Option<u64>,
+    number: Option<u64>,
+    text: Option<u64>,
+    records: Option<u64>,
+    lists: Option<u64>,
+    /// Whether a number is not whole, or too large for a whole number of 64 bits.
+    is_float: bool,
+    /// The fields of records. The order of a JSON object's keys depends on how serde_json was built, so it is that of their names.
+    record: BTreeMap<String, Seen>,
+    /// The items of lists.
+    items: Option<Box<Seen>>,
+}
+
+impl Seen {
+    fn add(&mut self, line: u64, value: &Value) {
+        let first = match value {
+            Value::Null => return,
+            Value::Bool(_) => &mut self.boolean,
+            Value::Number(number) => {
+                self.is_float |= !number.is_i64();
+                &mut self.number
+            }
+            Value::String(_) => &mut self.text,
+            Value::Array(items) => {
+                let all = self.items.get_or_insert_default();
+                items.iter().for_each(|item| all.add(line, item));
+                &mut self.lists
+            }
+            Value::Object(fields) => {
+                self.add_fields(line, fields);
+                &mut self.records
+            }
+        };
+        first.get_or_insert(line);
+    }
+
+    fn add_fields(&mut self, line: u64, fields: &Map<String, Value>) {
+        for (name, value) in fields {
+            // Most are known, and need no copy of their name.
+            match self.record.get_mut(name) {
+                Some(known) => known.add(line, value),
+                None => self.record.entry(name.clone()).or_default().add(line, value),
+            }
+        }
+    }
+
+    /// The fields that one type holds, by a name that begins like this. The others are left out.
+    fn fields(&self, within: &str, left_out: &mut Vec<LeftOut>) -> Vec<Field> {
+        let typed = |(name, seen): (&String, &Self)| {
+            let whole = format!("{within}{name}");
+            match seen.data_type(&whole, left_out) {
+                Ok(kind) => Some(Field::new(name, kind, true)),
+                Err((lines, types)) => {
+                    let files = lines.map(|line| format!("line {line}"));
+                    left_out.push(LeftOut { column: whole, types: types.map(str::to_owned), files, also: None });
+                    None
+                }
+            }
+        };
+        self.record.iter().filter_map(typed).collect()
+    }
+
+    /// The type that holds all values. If none does, the first lines with values of two shapes, and what they are.
+    fn data_type(&self, name: &str, left_out: &mut Vec<LeftOut>) -> std::result::Result<DataType, ([u64; 2], [&'static str; 2])> {
+        let flat = [(self.boolean, "true or false"), (self.number, "a number"), (self.text, "text")];
+        let flat = flat.into_iter().filter_map(|(line, what)| Some((line?, what))).min();
+        let nested = [(self.records, "a record"), (self.lists, "a list")].into_iter().filter_map(|(line, what)| Some((line?, what)));
+        let mut shapes: Vec<(u64, &'static str)> = nested.chain(flat).collect();
+        shapes.sort_unstable();
+        if let [(one, is), (other, what), ..] = shapes.as_slice() {
+            return Err(([*one, *other], [*is, *what]));
+        }
+        if self.records.is_some() {
+            return Ok(DataType::Struct(self.fields(&format!("{name}."), left_out).into()));
+        }
+        if let Some(items) = self.items.as_ref() {
+            return Ok(DataType::new_list(items.data_type(name, left_out)?, true));
+        }
+        Ok(match (self.boolean, self.number, self.text) {
+            (None, None, None) => DataType::Null,
+            (Some(_), None, None) => DataType::Boolean,
+            (None, Some(_), None) if self.is_float => DataType::Float64,
+            (None, Some(_), None) => DataType::Int64,
+            _ => DataType::Utf8,
+        })
+    }
+
+    /// That there are words among numbers, by the first line of each.
+    fn mixed(&self, name: &str) -> Option<LeftOut> {
+        let lines = [self.number?, self.text?].map(|line| format!("line {line}"));
+        let types = [DataType::Float64.to_string(), DataType::Utf8.to_string()];
+        Some(LeftOut { column: name.to_owned(), types, files: lines, also: None })
+    }
 }
 
 /// The values of the first lines, without nested ones.
@@ -169,15 +267,15 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
                 rows.is_whole = false;
                 break 'file;
             }
-            let Ok(serde_json::Value::Object(object)) = serde_json::from_slice(bytes) else {
+            let Ok(Value::Object(object)) = serde_json::from_slice(bytes) else {
                 rows.odd += 1;
                 continue;
             };
             for (name, value) in object {
                 let text = match value {
-                    serde_json::Value::String(text) => Some(text).filter(|text| !text.is_empty()),
-                    serde_json::Value::Null => None,
-                    serde_json::Value::Object(_) | serde_json::Value::Array(_) => continue,
+                    Value::String(text) => Some(text).filter(|text| !text.is_empty()),
+                    Value::Null => None,
+                    Value::Object(_) | Value::Array(_) => continue,
                     other => Some(other.to_string()),
                 };
                 let at = rows.names.iter().position(|known| *known == name).unwrap_or_else(|| {
@@ -196,27 +294,14 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
 }
 
 /// Takes out the table's words for no value, which say nothing about a column's type.
-fn without_nulls(table: &Table, value: &mut serde_json::Value) {
+fn without_nulls(table: &Table, fields: &mut Map<String, Value>) {
     if table.nulls.is_empty() && table.columns.is_empty() {
         return;
     }
-    for (name, value) in value.as_object_mut().into_iter().flatten() {
+    for (name, value) in fields {
         if value.as_str().is_some_and(|text| table.nulls_of(name).any(|word| word == text)) {
-            *value = serde_json::Value::Null;
+            *value = Value::Null;
         }
-    }
-}
-
-fn sorted(kind: &DataType) -> DataType {
-    let field = |field: &Field| field.clone().with_data_type(sorted(field.data_type()));
-    match kind {
-        DataType::Struct(fields) => {
-            let mut fields: Vec<Field> = fields.iter().map(|inner| field(inner)).collect();
-            fields.sort_by(|a, b| a.name().cmp(b.name()));
-            DataType::Struct(fields.into())
-        }
-        DataType::List(item) => DataType::List(Arc::new(field(item))),
-        other => other.clone(),
     }
 }
 

@@ -24,8 +24,8 @@ use ::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, Record
 use ::arrow::compute::{cast, filter_record_batch, is_null, nullif};
 use ::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use repair_core::lake::partition::TimeBounds;
-use repair_core::lake::shape;
-use repair_core::model::{Format, OnBadRow, Repeated, Table, TimeForm, Usage};
+use repair_core::lake::shape::{self, LeftOut};
+use repair_core::model::{DateParts, Format, OnBadRow, Repeated, Table, TimeForm, Usage};
 use repair_core::{Error, Result};
 
 pub(crate) use self::bad::Tally;
@@ -99,11 +99,19 @@ fn in_file_order(table: &Table, file: &DataFile, shape: &SchemaRef) -> Result<Fo
 }
 
 /// The rows of a Parquet file, which has no lines.
-struct Numbered(u64);
+struct Numbered<'a> {
+    /// How many rows come before the batch.
+    before: u64,
+    /// The row groups that are read: how many rows come before each, among those that are read, and how many of the file are left out by then.
+    groups: &'a [(u64, u64)],
+}
 
-impl Rows for Numbered {
+impl Rows for Numbered<'_> {
     fn at(&self, row: usize) -> At {
-        At::Row(self.0 + row as u64 + 1)
+        let row = self.before + row as u64;
+        let group = self.groups.partition_point(|(first, _)| *first <= row).checked_sub(1);
+        let left_out = group.and_then(|group| self.groups.get(group)).map_or(0, |(_, left_out)| *left_out);
+        At::Row(row + left_out + 1)
     }
 }
 
@@ -122,9 +130,17 @@ fn raw(
             let opened = parquet::open(file)?;
             let names: Vec<&str> = roots.iter().map(String::as_str).collect();
             let groups = opened.groups(table, bounds)?;
-            let mut first = 0;
+            let (mut before, mut read, mut left_out, mut first) = (Vec::with_capacity(groups.len()), 0, 0, 0);
+            for group in 0..opened.footer().num_row_groups() {
+                if groups.binary_search(&group).is_ok() {
+                    before.push((read, left_out));
+                    read += opened.rows_of(group);
+                } else {
+                    left_out += opened.rows_of(group);
+                }
+            }
             opened.read(&names, &groups, BATCH_ROWS, &mut |batch| {
-                let numbered = Numbered(first);
+                let numbered = Numbered { before: first, groups: &before };
                 first += batch.num_rows() as u64;
                 judge.rows_read += batch.num_rows() as u64;
                 sink(batch, &numbered, judge)
@@ -189,7 +205,7 @@ fn type_in(table: &Table, fields: &Fields, column: &str) -> Option<DataType> {
 
 /// The columns of a file as those of its table, whatever they are in the file: key and time in shape, declared types, and columns from
 /// within nested ones.
-pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Schema {
+pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Result<Schema> {
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(columns.fields().len());
     let field = |name: &str, kind: &DataType| {
         if *name == table.time {
@@ -215,7 +231,24 @@ pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Schema {
     if !fields.iter().any(|field| *field.name() == table.time) {
         fields.push(Arc::new(shape::time_field(table)));
     }
-    Schema::new(fields)
+    let fields = fields.iter().map(|field| field.as_ref().clone()).collect();
+    // What lines of the file disagree about, as columns of the table. A type that is declared decides between numbers and words.
+    let is_hidden = |column: &str| table.columns.get(column).is_some_and(|rule| rule.path.is_some());
+    let mut left_out = shape::left_out(columns);
+    let within = |left_out: &LeftOut| {
+        let below = format!("{}.", left_out.column);
+        let is_within = |column: &&String| {
+            let path = table.columns.get(*column).and_then(|rule| rule.path.as_deref());
+            path.is_some_and(|path| path == left_out.column || path.starts_with(&below))
+        };
+        table.columns.keys().filter(is_within).map(|column| LeftOut { column: column.clone(), ..left_out.clone() }).collect::<Vec<_>>()
+    };
+    let of_paths: Vec<LeftOut> = left_out.iter().flat_map(within).collect();
+    left_out.retain(|left_out| !is_hidden(&left_out.column));
+    left_out.extend(of_paths);
+    let mut mixed = shape::mixed(columns);
+    mixed.retain(|mixed| !is_hidden(&mixed.column) && table.type_of(&mixed.column).is_none());
+    shape::of_file(fields, &left_out, &mixed)
 }
 
 /// The types in which JSON lines are decoded. Times, keys, whole numbers and what is declared come as text and are parsed by us: Arrow
@@ -399,6 +432,15 @@ fn value(table: &Table, name: &str, column: &ArrayRef, target: &DataType, reject
 /// Checks that a file has the table's key and time columns, of usable types.
 pub(crate) fn check(table: &Table, file: &DataFile, columns: &Schema) -> Result<()> {
     let check = || {
+        // A column that is not there since its lines disagree is not missing.
+        let left_out = shape::left_out(columns);
+        for column in table.key.iter().map(String::as_str).chain(table.time_columns()).filter(|_| !left_out.is_empty()) {
+            let place = place_of(table, column);
+            let is_of = |left_out: &&LeftOut| (1..=place.len()).any(|length| left_out.is_named(&place[..length].join(".")));
+            if let Some(left_out) = left_out.iter().find(is_of) {
+                return Err(left_out.refusal());
+            }
+        }
         for key in &table.key {
             match type_in(table, columns.fields(), key) {
                 Some(kind) if table.format == Format::Parquet => shape::check_key_type(table, key, &kind)?,
@@ -435,6 +477,8 @@ fn check_time(table: &Table, column: &str, kind: &DataType) -> Result<()> {
     let is_number = kind.is_integer() || kind.is_floating();
     match &table.reading.form {
         TimeForm::Epoch(_) if is_number || shape::is_text(kind) => Ok(()),
+        // A year.
+        TimeForm::Iso if kind.is_integer() && table.date_parts() == DateParts::Year => Ok(()),
         _ if shape::is_text(kind) => Ok(()),
         _ if is_number && table.reading.columns.len() < 2 => Err(Error::invalid(format!(
             "time column `{column}` of table `{}` is {kind}, not a timestamp; if it counts from 1970, say in which unit, e.g. `time: {{ column: \

@@ -140,9 +140,7 @@ pub(crate) fn open(file: &DataFile) -> Result<Opened> {
     if bytes == 0 {
         return Err(Error::invalid("the file is empty, so its writer failed; remove it, or write it again"));
     }
-    if file.is_ours {
-        check_seal(&opened, &metadata, &file.path)?;
-    }
+    check_seal(&opened, &metadata, file)?;
     footer(opened, bytes, &file.path)
 }
 
@@ -168,15 +166,20 @@ pub(crate) fn verdict(mut file: &File, path: &Path) -> Result<Verdict> {
     seal::check(&mut file).map_err(|error| files::io_error(error, "read", path))
 }
 
-/// Checks that a file of ours is what we wrote, unless this process has done so.
-fn check_seal(file: &File, metadata: &Metadata, path: &Path) -> Result<()> {
+/// Checks that a sealed file is what we wrote, unless this process has done so. Like our own state, the tables that aggregate steps write are
+/// sealed, whatever they are read as.
+fn check_seal(opened: &File, metadata: &Metadata, file: &DataFile) -> Result<()> {
+    let path = &file.path;
     let known = || INTACT.lock().unwrap_or_else(PoisonError::into_inner);
     let now = metadata.modified().ok().map(|modified| (metadata.len(), modified));
     if now.is_some() && known().get(path) == now.as_ref() {
         return Ok(());
     }
-    if verdict(file, path)? == Verdict::Changed {
-        return Err(changed());
+    match verdict(opened, path)? {
+        Verdict::Changed => return Err(changed(file)),
+        // Of files that others write, nothing needs to be remembered.
+        Verdict::Unsealed if !file.is_ours => return Ok(()),
+        Verdict::Unsealed | Verdict::Intact => {}
     }
     if let Some((bytes, modified)) = now
         && modified.elapsed().is_ok_and(|age| age > RECENT)
@@ -197,8 +200,10 @@ pub(crate) fn forget(paths: &[PathBuf]) {
 }
 
 /// The error for a file of ours that is not what we wrote.
-fn changed() -> Error {
-    Error::invalid("the file is not what we wrote: something has changed it since; restore it from a backup")
+fn changed(file: &DataFile) -> Error {
+    let help =
+        if file.is_ours { "restore it from a backup" } else { "restore it from a backup, or run the step again that writes the table" };
+    Error::invalid(format!("the file is not what we wrote: something has changed it since; {help}"))
 }
 
 /// Whether a path is a Parquet file with a column of this name. One that is damaged has none.

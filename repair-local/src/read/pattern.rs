@@ -2,7 +2,7 @@
 
 use repair_core::lake::partition::SECOND_US;
 
-use super::time::{DAY_S, Stamp, day_of};
+use super::time::{DAY_S, Stamp, day_of, is_time_of_day};
 
 /// The last year that is read here; near the end of the calendar there may be no instant for a time.
 const LAST_YEAR: i64 = 9_000;
@@ -90,7 +90,7 @@ impl Fixed {
         let Some(hour) = self.hour else { return Some(Stamp::Date(self.date.1)) };
         let part = |at: Option<usize>| at.map_or(Some(0), |at| two(text, at));
         let (hour, minute, second) = (two(text, hour)?, part(self.minute)?, part(self.second)?);
-        if hour > 23 || minute > 59 || second > 59 {
+        if !is_time_of_day(hour, minute, second) {
             return None;
         }
         Some(Stamp::Local(self.date.1 + (hour * 3_600 + minute * 60 + second) * SECOND_US))

@@ -15,6 +15,9 @@ pub(super) const INFER_ROWS: usize = 50_000;
 /// A column in which at most so many words stand among twice as many numbers is a column of numbers.
 const MOST_WORDS: usize = 3;
 
+/// With more different words, a column is text; it is one of numbers all the same if it has so many times more of these.
+const MANY_NUMBERS: usize = 9;
+
 /// The type of a column's first rows.
 #[derive(Debug, Default)]
 pub(super) struct Inferred {
@@ -24,16 +27,28 @@ pub(super) struct Inferred {
     text: usize,
     /// The first different texts that are no numbers.
     words: Vec<String>,
+    /// Whether a text is a code, such as `00123` or `A7`: then the numbers are codes, too.
+    has_codes: bool,
+    /// Where the first number is, and the first text that is none.
+    first_number: Option<u64>,
+    first_text: Option<u64>,
 }
 
 impl Inferred {
-    pub(super) fn add(&mut self, text: &str, csv: &Csv) {
-        match type_of(text, csv) {
+    /// Adds a value of the record that begins after so many bytes.
+    pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
+        let kind = type_of(text, csv);
+        if kind.is_numeric() {
+            self.first_number.get_or_insert(offset);
+        }
+        match kind {
             DataType::Int64 => self.whole += 1,
             DataType::Float64 => self.float += 1,
             DataType::Boolean => self.boolean += 1,
             _ => {
                 self.text += 1;
+                self.first_text.get_or_insert(offset);
+                self.has_codes |= is_code(text);
                 if self.words.len() <= MOST_WORDS && !self.words.iter().any(|word| word == text) {
                     self.words.push(text.to_owned());
                 }
@@ -58,6 +73,22 @@ impl Inferred {
             _ => DataType::Utf8,
         }
     }
+
+    /// Where the first number and the first word are, if words make text of a column that is mostly numbers.
+    pub(super) fn mixed(&self) -> Option<[u64; 2]> {
+        let numbers = self.whole + self.float;
+        let are_odd = if self.words.len() <= MOST_WORDS { numbers >= self.text } else { numbers >= MANY_NUMBERS * self.text };
+        let is_mixed = self.data_type() == DataType::Utf8 && are_odd && self.boolean == 0 && !self.has_codes;
+        Some([self.first_number?, self.first_text?]).filter(|_| is_mixed)
+    }
+}
+
+/// Whether a text is a name that digits are a part of, rather than a word, or a number with other marks.
+fn is_code(text: &str) -> bool {
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    let has_marks = text.bytes().any(|byte| matches!(byte, b',' | b'.' | b'\'' | b' '));
+    let is_number = has_marks && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'.' | b'\'' | b' ' | b'+' | b'-'));
+    digits > 0 && !is_number
 }
 
 /// The narrowest type for a text.
@@ -252,7 +283,7 @@ pub(super) fn values(table: &Table, column: &str, text: &StringArray, kind: &Dat
                 let value = if text.is_null(row) { None } else { Some(text.value(row)).filter(|text| !nulls.contains(text)) };
                 let parsed = value.and_then(|text| parse(text));
                 if let (Some(text), None) = (value, &parsed) {
-                    reject(row, not_a(text, column, kind))?;
+                    reject(row, not_a(text, column, kind, csv))?;
                 }
                 valid.append(parsed.is_some());
                 values.push(parsed.unwrap_or_default());
@@ -297,15 +328,38 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     if value.to_string().len() > usize::from(precision) { None } else { Some(if negative { -value } else { value }) }
 }
 
-fn not_a(text: &str, column: &str, kind: &DataType) -> String {
+fn not_a(text: &str, column: &str, kind: &DataType, csv: &Csv) -> String {
     let shown = shortened(text);
     let is_word = !text.bytes().any(|byte| byte.is_ascii_digit());
-    let help = if is_word {
-        format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
-    } else {
-        format!("correct the line, or declare the column, e.g. `columns: {{ {column}: text }}`")
+    let declare = |kind: &str| format!("correct the line, or declare the column, e.g. `columns: {{ {column}: {kind} }}`");
+    let is_number = || plain_number(text, csv).is_some_and(|number| number.parse::<f64>().is_ok_and(f64::is_finite));
+    let help = match kind {
+        // A column of truth values in other words.
+        DataType::Boolean if is_word && !is_nothing(text) => {
+            format!("write true or false, or declare the column, `columns: {{ {column}: text }}`")
+        }
+        _ if is_word => {
+            format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
+        }
+        DataType::Int64 if is_number() => declare("number"),
+        // It would have to be rounded.
+        DataType::Decimal128(precision, scale) if is_number() => {
+            let places = plain_number(text, csv).and_then(|number| Some(number.split_once('.')?.1.len())).unwrap_or(0);
+            let more = i8::try_from(places).unwrap_or(i8::MAX).max(*scale);
+            match u8::try_from(i16::from(*precision) - i16::from(*scale) + i16::from(more)) {
+                Ok(digits @ 1..=38) if more > *scale => declare(&format!("\"decimal({digits},{more})\"")),
+                _ => declare("number"),
+            }
+        }
+        _ => declare("text"),
     };
     format!("`{shown}` in column `{column}` is not {}; {help}", noun(kind))
+}
+
+/// Whether a word usually means that there is no value.
+fn is_nothing(word: &str) -> bool {
+    ["", "-", "--", ".", "?", "na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "#n/a"]
+        .contains(&word.to_ascii_lowercase().as_str())
 }
 
 /// The start of a text, for messages.
@@ -375,7 +429,7 @@ mod tests {
     fn a_few_words_do_not_make_numbers_text() {
         let of = |texts: &[&str]| {
             let mut inferred = Inferred::default();
-            texts.iter().for_each(|text| inferred.add(text, &Csv::default()));
+            texts.iter().for_each(|text| inferred.add(text, &Csv::default(), 0));
             inferred.data_type()
         };
         assert_eq!(of(&["1", "2", "N/A"]), DataType::Float64);

@@ -4,11 +4,12 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondAr
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use jiff::ToSpan;
+use jiff::civil::Date;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use repair_core::lake::partition::SECOND_US;
 use repair_core::lake::shape;
-use repair_core::model::{EpochUnit, Instants, LocalClock, Repeated, Skipped, Table, TimeForm, Zone};
+use repair_core::model::{Cadence, EpochUnit, Instants, LocalClock, Repeated, Skipped, Table, TimeForm, Zone};
 use repair_core::{Error, Result};
 
 use super::folds::Folds;
@@ -29,10 +30,15 @@ pub enum Stamp {
     Date(i64),
 }
 
-/// Reads a time that is written in a form, as a table of that form does; `None` if it is none. A date without a time of day is a time, too.
+/// Reads a time that is written in a form, as a table of that form does; `None` if it is none. A date without a time of day is a time, too, and
+/// so is a month.
 pub fn stamp(form: &TimeForm, text: &str) -> Option<Stamp> {
     match form {
-        TimeForm::Iso => iso(text.as_bytes()).or_else(|| date(text.as_bytes()).map(Stamp::Date)),
+        TimeForm::Iso => {
+            // Whether a number is a year, only its table knows.
+            let month = || part_of_date(text.as_bytes()).filter(|(months, _)| *months < 12).map(|(_, us)| us);
+            iso(text.as_bytes()).or_else(|| date(text.as_bytes()).or_else(month).map(Stamp::Date))
+        }
         TimeForm::Pattern(pattern) => by_pattern(pattern, has_time(pattern), text),
         TimeForm::Epoch(units) => {
             let number: i128 = text.parse().ok()?;
@@ -57,15 +63,55 @@ fn has_time(pattern: &str) -> bool {
 }
 
 fn by_pattern(pattern: &str, has_time: bool, text: &str) -> Option<Stamp> {
-    let read = BrokenDownTime::parse(pattern, text).ok()?;
+    match BrokenDownTime::parse(pattern, text) {
+        Ok(read) => of_parts(&read, has_time),
+        Err(_) if has_time => end_of_day(pattern, text),
+        Err(_) => None,
+    }
+}
+
+/// The time of the parts that a pattern has found.
+fn of_parts(read: &BrokenDownTime, has_time: bool) -> Option<Stamp> {
     if let Ok(instant) = read.to_timestamp() {
         return instant.as_nanosecond().div_euclid(1_000).try_into().ok().map(Stamp::Instant);
     }
-    let date = read.to_date().ok()?;
+    let has_day = || read.day().is_some() || read.day_of_year().is_some() || read.weekday().is_some();
+    let date = match read.to_date() {
+        Ok(date) => date,
+        // A month, or a year, in a table of them.
+        Err(_) if !has_time && !has_day() => Date::new(read.year()?, read.month().unwrap_or(1), 1).ok()?,
+        Err(_) => return None,
+    };
     let local = if has_time { date.to_datetime(read.to_time().ok()?) } else { date.at(0, 0, 0, 0) };
     let us = TimeZone::UTC.to_timestamp(local).ok()?.as_nanosecond().div_euclid(1_000);
     let us = i64::try_from(us).ok()?;
     Some(if has_time { Stamp::Local(us) } else { Stamp::Date(us) })
+}
+
+/// A time that says `24:00` for the midnight at the end of a day, which the pattern's own reader does not know.
+#[cold]
+fn end_of_day(pattern: &str, text: &str) -> Option<Stamp> {
+    const HOUR_US: i64 = 3_600 * SECOND_US;
+    text.match_indices("24").find_map(|(at, _)| {
+        let with = |hour: &str| {
+            let text = format!("{}{hour}{}", text.get(..at)?, text.get(at + 2..)?);
+            BrokenDownTime::parse(pattern, &text).ok()
+        };
+        // The 24 is the hour exactly if the time changes with it as it does with the hour.
+        let (first, last) = (with("00")?, with("23")?);
+        let is_midnight =
+            [first.minute(), first.second()].iter().all(|part| part.unwrap_or(0) == 0) && first.subsec_nanosecond().unwrap_or(0) == 0;
+        let (start, late) = (of_parts(&first, true)?, of_parts(&last, true)?);
+        match (start, late) {
+            (Stamp::Local(start), Stamp::Local(late)) if is_midnight && late - start == 23 * HOUR_US => {
+                Some(Stamp::Local(start + 24 * HOUR_US))
+            }
+            (Stamp::Instant(start), Stamp::Instant(late)) if is_midnight && late - start == 23 * HOUR_US => {
+                Some(Stamp::Instant(start + 24 * HOUR_US))
+            }
+            _ => None,
+        }
+    })
 }
 
 /// Reads the times of one file.
@@ -104,7 +150,7 @@ impl<'a> Times<'a> {
             has_time,
             fixed,
             last_date: ([0; 10], 0),
-            dates: table.cadence.is_none_or(repair_core::model::Cadence::is_days),
+            dates: table.cadence.is_none_or(Cadence::is_days),
             folds,
             in_path: file.time_us,
         }
@@ -271,7 +317,8 @@ impl<'a> Times<'a> {
                     Some(true) => return Ok(later),
                     Some(false) => return Ok(earlier),
                     None => format!(
-                        "the clock in {} shows {} twice, and the order of the rows does not say which of the two this is",
+                        "the clock in {} shows {} twice, and the order of the rows does not say which of the two this is; write `repeated: earlier` or `later` \
+                         under `time`, or put the rows of each series in the order of time",
                         self.zone(),
                         shown(local_us)
                     ),
@@ -345,7 +392,7 @@ impl<'a> Times<'a> {
             return None;
         }
         let (hour, minute) = (two(rest, 1)?, two(rest, 4)?);
-        if hour > 23 || minute > 59 || second > 59 {
+        if !is_time_of_day(hour, minute, second) {
             return None;
         }
         if self.last_date.0 != *date_text {
@@ -378,6 +425,29 @@ impl<'a> Times<'a> {
                 "`{text}` in time column `{column}` is a date without a time of day, in a table with a row every {}; write it like \
                  2024-03-04T14:30:00Z, or name the column of the time of day too: `time: {{ columns: [{column}, …], zone: … }}`",
                 self.table.cadence.map(|cadence| cadence.to_string()).unwrap_or_default()
+            ));
+        }
+        if let Some((months, us)) = part_of_date(text.as_bytes()) {
+            if self.table.cadence.and_then(Cadence::months).is_some_and(|slot| slot.is_multiple_of(months)) {
+                return Ok(Stamp::Date(us));
+            }
+            let (what, cadence) = match months {
+                12 => ("year", "1y"),
+                3 => ("quarter", "3mo"),
+                _ => ("month", "1mo"),
+            };
+            let rows = self.table.cadence.map(|cadence| format!(", in a table with a row every {cadence}")).unwrap_or_default();
+            return Err(format!(
+                "`{text}` in time column `{column}` looks like a {what}{rows}; write the whole date, like 2024-03-04, or say `cadence: {cadence}` if \
+                 there is a row for each"
+            ));
+        }
+        if let [year @ .., b'W' | b'w', _, _] = text.as_bytes()
+            && matches!(year.len(), 4 | 5)
+        {
+            return Err(format!(
+                "`{}` in time column `{column}` looks like a week; write the date on which it begins, like 2024-03-04",
+                shortened(text)
             ));
         }
         let number = text.parse::<i128>().ok().filter(|number| *number > 99_999_999).and_then(EpochUnit::of_size);
@@ -537,7 +607,7 @@ fn iso(text: &[u8]) -> Option<Stamp> {
     let (hour, minute) = (number(11, 13)?, number(14, 16)?);
     let mut at = 16;
     let mut second = 0;
-    let mut micros = 0;
+    let (mut micros, mut has_fraction) = (0, false);
     if is(at, b":") {
         second = number(17, 19)?;
         at = 19;
@@ -550,11 +620,12 @@ fn iso(text: &[u8]) -> Option<Stamp> {
                 let digit = if place < digits { i64::from(text[at + 1 + place] - b'0') } else { 0 };
                 micros = micros * 10 + digit;
             }
+            has_fraction = text[at + 1..=at + digits].iter().any(|digit| *digit != b'0');
             at += 1 + digits;
         }
     }
     // A leap second has no instant of its own in Unix time.
-    if hour > 23 || minute > 59 || second > 59 {
+    if !is_time_of_day(hour, minute, second) || (hour == 24 && has_fraction) {
         return None;
     }
     let local_us = day_us + (hour * 3_600 + minute * 60 + second) * SECOND_US + micros;
@@ -576,6 +647,24 @@ fn iso(text: &[u8]) -> Option<Stamp> {
         _ => return None,
     };
     Some(Stamp::Instant(local_us - offset_s * SECOND_US))
+}
+
+/// Whether these are parts of a time of day. At 24:00 a day ends, and the next one begins.
+#[inline]
+pub(super) fn is_time_of_day(hour: i64, minute: i64, second: i64) -> bool {
+    (hour <= 23 && minute <= 59 && second <= 59) || (hour == 24 && minute == 0 && second == 0)
+}
+
+/// The months of a year (`2024`), a quarter (`2024-Q1`) or a month (`2024-03`), and its start in microseconds.
+fn part_of_date(text: &[u8]) -> Option<(u32, i64)> {
+    let year = two(text, 0)? * 100 + two(text, 2)?;
+    let (months, first) = match text.get(4..)? {
+        [] => (12, 1),
+        [b'-', month @ ..] if month.len() == 2 && month[0].is_ascii_digit() => (1, two(month, 0)?),
+        [b'-', b'Q' | b'q', quarter @ b'1'..=b'4'] | [b'Q' | b'q', quarter @ b'1'..=b'4'] => (3, i64::from(quarter - b'1') * 3 + 1),
+        _ => return None,
+    };
+    day_of(year, first, 1).map(|day| (months, day * i64::from(DAY_S) * SECOND_US))
 }
 
 /// The start of a day, in microseconds; `None` if the text is not a date.
@@ -632,6 +721,7 @@ mod tests {
             "2018-04-04t00:00:00.5z",
             "2018-04-04 00:00:00+02:00",
             "0000-02-29T23:59:59.1234567-23:59",
+            "2018-04-04T24:00:00.000Z",
             "2018-04-04T00:00Z",
             "2018-04-04 00:00:00+00",
             "2018-04-04T00:00:00+0200",
@@ -645,7 +735,10 @@ mod tests {
         for bad in [
             "2018-04-04",
             "2018-02-29T00:00:00Z",
-            "2018-04-04T24:00:00Z",
+            "2018-04-04T24:00:01Z",
+            "2018-04-04T24:01Z",
+            "2018-04-04T24:00:00.0000001Z",
+            "2018-04-04T25:00:00Z",
             "2018-04-04T00:00:60Z",
             "2018-04-04T00:00:00.Z",
             "2018-04-04T00:00:00+02:0",

@@ -7,6 +7,7 @@ mod common;
 mod conformance;
 mod fuzz;
 mod journal;
+mod lines;
 mod memory;
 mod owners;
 mod presence;

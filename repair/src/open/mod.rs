@@ -222,7 +222,7 @@ impl Opening {
         self
     }
 
-    /// Sets a parameter of the workflow, as text. The values of a list are separated by commas.
+    /// Sets a parameter of the workflow, as text. The values of a list are separated by commas; one that holds a comma is in quotes.
     #[expect(clippy::needless_pass_by_value, reason = "a value, not a reference to one, is what callers have")]
     pub fn param(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.params.insert(name.into(), value.to_string());

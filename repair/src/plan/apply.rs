@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{MAX_PLAN_BYTES, Plan, PlanRequest, Planner, changes, differences};
 use crate::open::{Notice, Origin, Repair};
 use crate::request::awaitable;
+use crate::run::check_new_id;
 use repair_core::engine::{RunReport, StartRequest};
 use repair_core::plugin::Registry;
 use repair_core::workflow::Workflow;
@@ -66,6 +67,7 @@ impl ApplyRequest<'_> {
 
     async fn perform(self) -> Result<RunReport> {
         let Self { repair, plan, id, anyway } = self;
+        check_new_id(id.as_deref())?;
         let registry = &repair.around().registry;
         let planned = plan.workflow(registry)?;
         if repair.environment != plan.environment {

@@ -186,22 +186,17 @@ pub(crate) struct Subject<'a> {
     pub(crate) run: Option<String>,
 }
 
-/// A key as people write it: its values, separated by commas where there are several.
+/// A key as people write it: its values, separated by commas where there are several, in quotes those that hold one.
 pub(crate) fn key(table: &Table, text: Option<&str>) -> Result<Key> {
     let hint = || Hint::Key { columns: table.key.clone() };
     match (table.key.len(), text) {
         (0, None) => Ok(Key::default()),
         (0, Some(_)) => Err(Error::invalid(format!("table `{}` is one series without a key", table.name)).hint(hint())),
         (_, None) => Err(Error::invalid(format!("table `{}` has several series", table.name)).hint(hint())),
-        (1, Some(text)) => Ok(Key::from(text)),
-        (count, Some(text)) => {
-            let values: Vec<&str> = text.split(',').collect();
-            if values.len() == count {
-                Ok(Key::new(values))
-            } else {
-                Err(Error::invalid(format!("`{text}` is not a key of table `{}`", table.name)).hint(hint()))
-            }
-        }
+        (count, Some(text)) => Key::typed(text, count).ok_or_else(|| {
+            let quoted = if text.split(',').count() > count { ", unless a value with a comma is put in quotes" } else { "" };
+            Error::invalid(format!("`{text}` is not a key of table `{}`{quoted}", table.name)).hint(hint())
+        }),
     }
 }
 

@@ -93,11 +93,9 @@ fn line(cells: impl IntoIterator<Item = String>) -> String {
 /// A cell. A spreadsheet would compute what begins like a formula, so such text gets an apostrophe in front; control characters are
 /// escaped.
 fn quoted(cell: &str) -> String {
-    let mut text = super::picture::markup::visible(cell);
-    if text.starts_with(['=', '+', '@', '\t']) || (text.starts_with('-') && text.parse::<f64>().is_err()) {
-        text.insert(0, '\'');
-    }
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    let text = super::picture::markup::visible(cell);
+    let text = repair_core::text::inert(&text);
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into_owned() }
 }
 
 #[cfg(test)]

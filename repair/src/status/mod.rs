@@ -137,14 +137,15 @@ impl StatusRequest<'_> {
         let Some(Days { head, of_key }) = days else { return Ok(status) };
         (status.zone, status.cadence) = (head.zone, head.grid.cadence().to_string());
         // Where several tables are listed, a key that does not fit one is none of its keys.
-        let only: Option<Option<Key>> = self.key.as_deref().map(|text| match declared {
-            Some(table) => subject::key(table, Some(text)).ok(),
-            None => Some(Key::new(text.split(','))),
-        });
+        let is_meant = |key: &Key| match (self.key.as_deref(), declared) {
+            (None, _) => true,
+            (Some(text), Some(table)) => subject::key(table, Some(text)).is_ok_and(|meant| meant == *key),
+            (Some(text), None) => Key::typed(text, key.values().len()).is_some_and(|meant| meant == *key),
+        };
         let is_asked = |date: Date| self.since.is_none_or(|since| date >= since) && self.until.is_none_or(|until| date <= until);
         let mut places: Vec<Option<usize>> = vec![None; looks.looks.len()];
         for (key, cells) in of_key {
-            if only.as_ref().is_some_and(|only| only.as_ref() != Some(&key)) {
+            if !is_meant(&key) {
                 continue;
             }
             let mut of_key = KeyStatus { key, total: States::default(), never_looked: 0, days: Vec::with_capacity(cells.len()) };

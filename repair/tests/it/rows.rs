@@ -143,3 +143,27 @@ fn rows_off_the_grid_are_counted_where_folders_carry_keys() {
     );
     assert!((world.sum() - 40.0).abs() < 1e-9, "{}", world.sum());
 }
+
+/// Rows of slots that are not expected, several of them in one slot, are in the counts as all others are.
+#[test]
+fn rows_of_slots_that_are_not_expected_add_up() {
+    let hour = |day: u32, hour: u32| format!("m1,2024-03-{day:02}T{hour:02}:00:00Z,1\n");
+    // A Friday, of which the calendar expects two hours, and a Saturday, of which it expects none.
+    let rows = [
+        vec![hour(8, 9), hour(8, 9), hour(8, 10)],
+        vec![hour(8, 3), hour(8, 3), hour(8, 3)],
+        vec![hour(9, 12), hour(9, 12)],
+        vec!["m1,2024-03-08T10:20:00Z,1\n".to_owned(), "m2,2024-03-08T10:00:00Z,1\n".to_owned()],
+    ];
+    let world = World::new();
+    world.write("t/a.csv", format!("meter,ts,kwh\n{}", rows.concat().concat()));
+    let more = "calendars:\n  office: { zone: UTC, open: { mon-fri: \"09:00-11:00\" } }\n";
+    let table = "format: csv, key: [meter], time: ts, cadence: { every: 1h, misaligned: 90% }";
+    let steps = "  look: { detect: gaps, with: { table: t, keys: [m1], calendar: office, from: 2024-03-08, to: 2024-03-09 }, end: true }";
+    let repair = world.workflow_with(more, "t", table, steps);
+    let report = repair::block_on(async { repair.run().await }).unwrap_or_else(|error| panic!("{}", error.full()));
+    let found = output(&report, "look");
+    let count = |name: &str| found[name].as_u64().unwrap();
+    assert_eq!(["present", "unexpected", "duplicates", "misaligned", "other_keys"].map(count), [2, 2, 4, 1, 1], "{found}");
+    assert_eq!(count("present") + count("unexpected") + count("duplicates") + count("misaligned") + count("other_keys"), 10, "rows add up");
+}

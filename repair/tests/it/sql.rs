@@ -171,6 +171,10 @@ async fn what_a_query_cannot_mean_is_refused_before_anything_is_written() {
         ("SELECT sensor, ts, 1.0 AS temperature FROM $missing UNION ALL SELECT sensor, ts, 2.0 FROM $missing", "two rows of a at"),
         ("SELECT sensor, ts, 'warm' AS temperature FROM $missing", "table `readings` holds"),
         ("SELECT sensor, ts, 1.0 AS wind FROM $missing", "no such column"),
+        ("SELECT sensor, ts, CAST('NaN' AS double) AS temperature FROM $missing", "gives NaN as `temperature` for a at"),
+        ("SELECT sensor, ts, CAST('inf' AS double) AS temperature FROM $missing", "gives inf as `temperature` for a at"),
+        ("SELECT sensor, ts, CAST(NULL AS double) AS temperature FROM $missing", "gives nothing but nulls for a at"),
+        ("SELECT sensor, ts FROM $missing", "no columns but key and time"),
         ("SELECT sensor, ts, 1.0 AS temperature FROM $absent", "there is `$missing`"),
     ] {
         let refusal = world.refusal(&repair(query)).await;

@@ -488,6 +488,11 @@ impl Search {
                     counts.unexpected += ones(bits_within(seen & !expected, number, cadence, examined));
                 }
                 let more = raw.map_or(0, |raw| more_rows(raw, number));
+                // Rows beyond one are counted wherever they are, so that all counts add up to the rows that there are.
+                let is_unexpected = examined.is_some_and(|examined| bits_within(own & !expected, number, cadence, examined) != 0);
+                if self.counts_duplicates && more > 0 && own & expected == 0 && is_unexpected {
+                    counts.duplicates += more;
+                }
                 if self.counts_duplicates && more > 0 && own & expected != 0 {
                     counts.duplicates += more;
                     runs_of(cadence, number, own & expected, &mut self.crowded[at]);

@@ -103,10 +103,11 @@ async fn read(context: &StepContext, table: &Table, from: &KeysFrom, reference: 
     columns.sort_unstable();
     columns.dedup();
     let request = ScanRequest::new(Layer::Raw).with_columns(columns);
-    let mut batches = context.lake.scan(reference, &request).await.map_err(blind_if_missing)?;
+    let read = context.lake.scan(reference, &request).await;
+    let mut batches = read.map_err(|error| empty_since(blind_if_missing(error), from, reference))?;
     let mut listed = BTreeMap::new();
     let mut rows = 0;
-    while let Some(batch) = batches.try_next().await.map_err(blind_if_missing)? {
+    while let Some(batch) = batches.try_next().await.map_err(|error| empty_since(blind_if_missing(error), from, reference))? {
         context.check_cancelled()?;
         rows += batch.num_rows();
         add(&mut listed, &batch, of_key, from, reference).map_err(|error| error.on("table", &reference.name))?;
@@ -116,6 +117,21 @@ async fn read(context: &StepContext, table: &Table, from: &KeysFrom, reference: 
         }
     }
     Ok(listed)
+}
+
+/// The error of a row that cannot be read, with what to do where `since` is the table's time and empty: as a time it cannot be, and as a beginning it may.
+fn empty_since(error: Error, from: &KeysFrom, reference: &Table) -> Error {
+    if from.since.as_ref() != Some(&reference.time) || !error.message().contains("no value in time column") {
+        return error;
+    }
+    let message = format!(
+        "{}; or, where it is empty since the key has always been expected, name another column under `time` of table `{}`: then `{}` may be \
+         empty",
+        error.full(),
+        reference.name,
+        reference.time
+    );
+    Error::new(error.kind(), message)
 }
 
 fn add(listed: &mut BTreeMap<Key, Listed>, batch: &RecordBatch, of_key: &[String], from: &KeysFrom, reference: &Table) -> Result<()> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use schemars::JsonSchema;
@@ -110,13 +110,17 @@ impl Repairer for Sql {
         while let Some(batch) = rows.try_next().await? {
             context.check_cancelled()?;
             let Places { rows, places } = Places::of(table, grid, &batch)?;
-            for (key, slot) in places {
+            let unusable = unusable(table, &schema, &rows)?;
+            for (row, (key, slot)) in places.into_iter().enumerate() {
                 let time = grid.time_of(slot);
                 if !is_wanted(&key, slot) {
                     return Err(Error::invalid(format!(
                         "the query gives a row of {key} at {time}, which is not to be repaired; join it with `$missing`, so that it gives rows of these \
                          slots only"
                     )));
+                }
+                if let Some((_, why)) = unusable.as_ref().filter(|(at, _)| *at == row) {
+                    return Err(Error::invalid(format!("the query gives {why} for {key} at {time}; leave such rows out, e.g. by `WHERE`")));
                 }
                 if !seen.insert((key.clone(), slot)) {
                     return Err(Error::invalid(format!("the query gives two rows of {key} at {time}; select one of them")));
@@ -130,6 +134,47 @@ impl Repairer for Sql {
         fix.rows.retain(|rows| rows.num_rows() > 0);
         Ok(fix)
     }
+}
+
+/// The first row that would repair nothing, or would have to be repaired itself, and what it holds.
+///
+/// # Errors
+/// `invalid` if the rows have no columns but those that say where they are.
+fn unusable(table: &Table, schema: &Schema, rows: &RecordBatch) -> Result<Option<(usize, String)>> {
+    let is_place = |name: &str| name.eq_ignore_ascii_case(&table.time) || table.key.iter().any(|key| key.eq_ignore_ascii_case(name));
+    let values: Vec<(&str, &ArrayRef)> = rows
+        .schema_ref()
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| (field.name().as_str(), column))
+        .filter(|(name, _)| !is_place(name))
+        .collect();
+    // A table may hold nothing but what happened when.
+    if schema.fields().iter().all(|field| is_place(field.name())) {
+        return Ok(None);
+    }
+    if values.is_empty() {
+        return Err(Error::invalid(format!(
+            "the query selects no columns but key and time, so its rows would repair nothing; select the values of table `{}`, too",
+            table.name
+        )));
+    }
+    let mut first: Option<(usize, String)> = None;
+    let nulls: Vec<_> = values.iter().map(|(_, column)| column.logical_nulls()).collect();
+    let is_empty = |row: usize| nulls.iter().all(|nulls| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
+    if let Some(row) = (0..rows.num_rows()).find(|row| is_empty(*row)) {
+        first = Some((row, "nothing but nulls".to_owned()));
+    }
+    for (name, column) in values.iter().filter(|(_, column)| column.data_type().is_floating()) {
+        let floats = shape::cast_strict(column, &DataType::Float64)?;
+        let floats = floats.as_primitive::<Float64Type>();
+        let odd = (0..floats.len()).find(|&row| floats.is_valid(row) && !floats.value(row).is_finite());
+        if let Some(row) = odd.filter(|row| first.as_ref().is_none_or(|(before, _)| row < before)) {
+            first = Some((row, format!("{} as `{name}`", floats.value(row))));
+        }
+    }
+    Ok(first)
 }
 
 /// The columns of a result in the types of the table.

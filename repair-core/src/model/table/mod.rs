@@ -16,7 +16,7 @@ pub use self::identity::Identity;
 pub use self::path::{PathFacts, PathField, PathPattern, PathPiece};
 pub use self::rows::Rows;
 pub use self::text::{BadRowLimit, ColumnRule, ColumnType, Csv, Encoding, OnBadRow};
-pub use self::time::{EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
+pub use self::time::{DateParts, EpochUnit, Repeated, Skipped, TimeForm, TimeReading};
 use crate::error::{Error, Result};
 use crate::model::{Cadence, ExpectedKeys, SlotGrid, SlotRule, TimeMark, Zone};
 
@@ -406,6 +406,15 @@ impl Table {
         if self.cadence.is_none_or(Cadence::is_days) { self.day_zone() } else { self.reading.zone.clone().unwrap_or_default() }
     }
 
+    /// Which parts of a date are a time: in a table of months, a month is one, and in a table of years, a year.
+    pub fn date_parts(&self) -> DateParts {
+        match self.cadence.and_then(Cadence::months) {
+            Some(12) => DateParts::Year,
+            Some(_) => DateParts::Month,
+            None => DateParts::Day,
+        }
+    }
+
     /// The same table as its repairs are stored: Parquet files of ours, with times in UTC.
     #[must_use]
     pub fn of_repairs(&self) -> Self {
@@ -461,6 +470,15 @@ impl Table {
     pub fn check(&self) -> Result<()> {
         self.csv.check()?;
         self.reading.check()?;
+        if let (Some(parts), TimeForm::Pattern(pattern)) = (self.reading.date_parts(), &self.reading.form)
+            && parts < self.date_parts()
+        {
+            let (lacks, cadence) = if parts == DateParts::Year { ("month", "1y") } else { ("day", "1mo") };
+            let rows = self.cadence.map(|cadence| format!(", and table `{}` has a row every {cadence}", self.name)).unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "`{pattern}` has no {lacks}{rows}; add the parts that are missing, or say `cadence: {cadence}` if there is one row for each"
+            )));
+        }
         if !self.csv.is_plain() && self.format != Format::Csv {
             return Err(Error::invalid(format!("`csv` describes CSV files, and the format is {}", self.format.as_str())));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::fmt::strtime::BrokenDownTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +122,17 @@ impl Skipped {
     pub const ALL: [(&'static str, Self); 2] = [("refuse", Self::Refuse), ("shift", Self::Shift)];
 }
 
+/// The least part of a date that is a time; what is below it is its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DateParts {
+    /// `2024` is the start of the year.
+    Year,
+    /// `2024-03` is the start of the month, and `2024-Q1` that of the quarter.
+    Month,
+    /// Only whole dates are times.
+    Day,
+}
+
 /// How a table's times are read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -184,6 +196,24 @@ impl TimeReading {
         self
     }
 
+    /// The least part of a date that times have which are written by a pattern; `None` if they are written in another way, or the pattern has
+    /// no date.
+    pub fn date_parts(&self) -> Option<DateParts> {
+        let TimeForm::Pattern(pattern) = &self.form else { return None };
+        let sample = jiff::civil::date(2024, 3, 4).at(14, 30, 15, 0).in_tz("UTC").ok()?;
+        let read = BrokenDownTime::parse(pattern, jiff::fmt::strtime::format(pattern, &sample).ok()?).ok()?;
+        if read.to_date().is_ok() || read.to_timestamp().is_ok() {
+            return Some(DateParts::Day);
+        }
+        // A month and an hour are no time.
+        let is_odd = read.day().is_some() || read.day_of_year().is_some() || read.weekday().is_some() || read.hour().is_some();
+        match (read.year(), read.month()) {
+            (Some(_), Some(_)) if !is_odd => Some(DateParts::Month),
+            (Some(_), None) if !is_odd => Some(DateParts::Year),
+            _ => None,
+        }
+    }
+
     /// Checks that a pattern can be read at all, and that the settings do not contradict each other.
     ///
     /// # Errors
@@ -195,13 +225,13 @@ impl TimeReading {
                 let sample = jiff::civil::date(2024, 3, 4).at(14, 30, 15, 0).in_tz("UTC");
                 let written = sample.ok().and_then(|time| jiff::fmt::strtime::format(pattern, &time).ok());
                 let read = written.and_then(|text| jiff::fmt::strtime::parse(pattern, text).ok());
-                let Some(read) = read else {
+                if read.is_none() {
                     return Err(Error::invalid(format!(
                         "`{pattern}` is not a pattern of a time; write e.g. `%d.%m.%Y %H:%M`, where %d is the day, %m the month, %Y the year, %H the \
                          hour, %M the minute and %S the second"
                     )));
-                };
-                if read.to_date().is_err() && read.to_timestamp().is_err() {
+                }
+                if self.date_parts().is_none() {
                     return Err(Error::invalid(format!("`{pattern}` has no date: it needs a year, a month and a day")));
                 }
             }

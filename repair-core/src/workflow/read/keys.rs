@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Fields, Reader, quoted};
 use crate::model::{ExpectedKeys, Key, KeysFrom};
+use crate::text::fields;
 use crate::workflow::Template;
 use crate::yaml::tree::{Node, Place, Yaml};
 
@@ -97,8 +98,8 @@ impl<'a> Reader<'a> {
     /// Reads the keys of `{ file: … }`, which is CSV: a line of names, among them the key columns; then a line per key. Further columns are for
     /// people.
     fn keys_of_file(&mut self, node: &'a Node, key: &[String]) -> Option<Vec<Key>> {
-        let fields = self.fields(node, node.place, "`keys` of a file", &["file"])?;
-        let node = self.required(&fields, "file", "e.g. `{ file: sites.csv }`")?;
+        let given = self.fields(node, node.place, "`keys` of a file", &["file"])?;
+        let node = self.required(&given, "file", "e.g. `{ file: sites.csv }`")?;
         let (file, name, text) = self.file_beside(node)?;
         let (mut start, mut at, mut keys): (usize, Option<Vec<usize>>, Vec<Key>) = (0, None, Vec::new());
         for raw in text.split_inclusive('\n') {
@@ -109,7 +110,7 @@ impl<'a> Reader<'a> {
             if line.trim().is_empty() {
                 continue;
             }
-            let Some(values) = split(line) else {
+            let Some(values) = fields(line) else {
                 self.error(place, "a quote is never closed", Some("a key with a line break can only be in a table".to_owned()));
                 return None;
             };
@@ -146,51 +147,4 @@ impl<'a> Reader<'a> {
 
 fn in_table() -> String {
     "put them into a table of the lake, and name it: `keys: { table: … }`".to_owned()
-}
-
-/// The values of a line of CSV, without spaces around them; `None` if a quote is never closed.
-fn split(line: &str) -> Option<Vec<String>> {
-    let (mut values, mut rest) = (Vec::new(), line);
-    loop {
-        let value = rest.trim_start();
-        let after = match value.strip_prefix('"') {
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (value, after) = rest.split_at(end);
-                values.push(value.trim().to_owned());
-                after
-            }
-            Some(quoted) => {
-                let (mut value, mut characters) = (String::new(), quoted.char_indices().peekable());
-                let after = loop {
-                    match characters.next()? {
-                        (_, '"') if characters.next_if(|(_, next)| *next == '"').is_some() => value.push('"'),
-                        (end, '"') => break quoted.get(end + 1..).unwrap_or_default().trim_start(),
-                        (_, other) => value.push(other),
-                    }
-                };
-                values.push(value);
-                after
-            }
-        };
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if after.is_empty() => return Some(values),
-            None => return None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_csv_are_split_with_quotes() {
-        let of = |line: &str| split(line).map(|values| values.join("|"));
-        assert_eq!(of("a, b ,c").as_deref(), Some("a|b|c"));
-        assert_eq!(of(r#""a,b" ,"say ""hi""""#).as_deref(), Some(r#"a,b|say "hi""#));
-        assert_eq!(of("a,").as_deref(), Some("a|"));
-        assert_eq!((of(r#""a"#), of(r#""a"b"#)), (None, None));
-    }
 }

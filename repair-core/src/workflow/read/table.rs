@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::reading::MARKS;
 use super::{Fields, MAX_ENTRIES, PluginPlaces, Reader, Within};
 use crate::lake::overlay;
+use crate::lake::shape;
 use crate::model::{Format, Partition, PartitionUnit, Rows, Table};
 use crate::workflow::{Profile, SourceUse};
 use crate::yaml::tree::{Key, Node, Place, Yaml};
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
         }
         // What is wrong with one setting alone has been reported at its place.
         let alone = table.csv.check().and_then(|()| table.reading.check());
-        if let (Ok(()), Err(error)) = (alone, table.check()) {
+        if let (Ok(()), Err(error)) = (alone, table.check().and_then(|()| shape::refuse_declared(&table))) {
             self.error(key.place, error.message(), None);
         }
         Some((table, lake))

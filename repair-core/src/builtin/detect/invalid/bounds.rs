@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::Array;
 use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::blind_if_missing;
-use crate::builtin::detect::invalid::rule::{FromTable, numbers};
+use crate::builtin::detect::invalid::rule::FromTable;
+use crate::builtin::detect::invalid::value::{Value, Values};
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, KeyTime};
 use crate::lake::{Layer, ScanRequest, rollup};
@@ -20,7 +20,7 @@ const MOST_NAMED: usize = 5;
 ///
 /// # Errors
 /// `blind` if the table is not there; `invalid` if it has not the same key columns, or no such column of numbers.
-pub(super) async fn of_keys(context: &StepContext, from: &FromTable, scope: &Scope) -> Result<(BTreeMap<Key, f64>, Option<String>)> {
+pub(super) async fn of_keys(context: &StepContext, from: &FromTable, scope: &Scope) -> Result<(BTreeMap<Key, Value>, Option<String>)> {
     let (table, of) = (context.table(&from.table)?, context.table(&scope.table)?);
     if table.key != of.key {
         return Err(Error::invalid(format!(
@@ -38,13 +38,14 @@ pub(super) async fn of_keys(context: &StepContext, from: &FromTable, scope: &Sco
     })?;
     let request = ScanRequest::new(Layer::Repaired).of_keys(scope.keys.clone()).with_columns(vec![column.name().clone()]);
     let mut rows = context.lake.scan(table, &request).await.map_err(blind_if_missing)?;
-    let mut bounds: BTreeMap<Key, (i64, f64)> = BTreeMap::new();
+    let mut bounds: BTreeMap<Key, (i64, Value)> = BTreeMap::new();
     while let Some(batch) = rows.try_next().await? {
         context.check_cancelled()?;
         let places = KeyTime::of(table, &batch)?;
-        let values = numbers(column.name(), rollup::column(&batch, column.name())?)?;
-        for row in (0..batch.num_rows()).filter(|&row| values.is_valid(row) && values.value(row).is_finite()) {
-            let (time_us, bound) = (places.times.value(row), values.value(row));
+        let values = Values::of(column.name(), rollup::column(&batch, column.name())?)?;
+        for row in 0..batch.num_rows() {
+            let Some(bound) = values.get(row).filter(|bound| bound.is_finite()) else { continue };
+            let time_us = places.times.value(row);
             let known = bounds.entry(places.key(row)).or_insert((time_us, bound));
             if time_us >= known.0 {
                 *known = (time_us, bound);

@@ -4,13 +4,14 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array, RecordBatch};
+use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 
 use crate::builtin::detect::expected::{Examined, blind_if_missing};
-use crate::builtin::detect::invalid::rule::{Bound, Breach, Broken, NEW_LEVEL, Rule, numbers};
+use crate::builtin::detect::invalid::rule::{Bound, Breach, Broken, NEW_LEVEL, Rule};
 use crate::builtin::detect::invalid::series;
 use crate::builtin::detect::invalid::series::Point;
+use crate::builtin::detect::invalid::value::{Median, Value, Values};
 use crate::error::{Error, Result};
 use crate::lake::overlay::fingerprint::{Hashing, RowHash, RowHashes, of_hashes};
 use crate::lake::overlay::live::{Live, LiveRepairs};
@@ -86,6 +87,10 @@ struct Rows {
     rows: Vec<(i64, i64, u32, Option<u32>)>,
     /// For each row, its value in the column of each neighbour rule; NaN where it has none.
     values: Vec<f64>,
+    /// The values that no float holds, by their place in `values`.
+    exact: HashMap<usize, i128>,
+    /// For each neighbour rule, whether its column holds whole numbers.
+    are_whole: Vec<bool>,
     odd: Vec<Odd>,
 }
 
@@ -101,13 +106,13 @@ struct Odd {
     /// Whether it has other values than those that were repaired.
     overtaken: bool,
     /// Its values for neighbour rules with its repaired cells; empty if it has none.
-    shown: Vec<f64>,
+    shown: Vec<Option<Value>>,
 }
 
 /// The rows of repairs, by batch and row: what is wrong with each, and its values for neighbour rules.
 struct Shown {
     broken: Vec<Vec<Broken>>,
-    values: Vec<Vec<Option<Float64Array>>>,
+    values: Vec<Vec<Option<Values>>>,
 }
 
 /// The table's rows in one slot.
@@ -121,7 +126,7 @@ struct OfSlot<'a> {
     /// The index of the values of the first.
     first: Option<usize>,
     /// Its values with repaired cells.
-    shown: Option<&'a [f64]>,
+    shown: Option<&'a [Option<Value>]>,
 }
 
 /// How the rules judge a slot.
@@ -324,12 +329,10 @@ impl Examination<'_> {
             let Some(max) = rule.max.as_ref().and_then(Bound::number) else { continue };
             for key in keys {
                 let Some(of_key) = rows.get(key) else { continue };
-                let values = of_key.values.iter().skip(index).step_by(of_rules.max(1)).copied();
-                let points: Vec<Point> = values
-                    .map(|value| Some(value).filter(|value| value.is_finite()))
-                    .map(|own| Point { slot: 0, own, shown: own })
-                    .collect();
-                if let Some(median) = series::usual(&points).filter(|median| *median > 0.0 && max > FAR * median) {
+                let values = (index..of_key.values.len()).step_by(of_rules.max(1)).map(|at| of_key.value(at));
+                let points: Vec<Point> =
+                    values.map(|value| value.filter(|value| value.is_finite())).map(|own| Point { slot: 0, own, shown: own }).collect();
+                if let Some(median) = series::usual(&points).map(Median::as_float).filter(|median| *median > 0.0 && max > FAR * median) {
                     found.far.entry(number).or_default().insert(key.clone(), median);
                 }
             }
@@ -463,9 +466,8 @@ impl Examination<'_> {
         let broken = self.marked(patched.map_or(batch, |patched| &patched.rows))?;
         let values = self.values(batch)?;
         let shown = patched.map(|patched| self.values(&patched.rows)).transpose()?;
-        let of_row = |values: &[Option<Float64Array>], row| -> Vec<f64> {
-            values.iter().map(|values| value(values.as_ref(), row).unwrap_or(f64::NAN)).collect()
-        };
+        let of_row =
+            |values: &[Option<Values>], row| -> Vec<Option<Value>> { values.iter().map(|values| value(values.as_ref(), row)).collect() };
         for run in places.runs() {
             let rows = all.entry(places.key(run.start)).or_default();
             for row in run {
@@ -483,7 +485,7 @@ impl Examination<'_> {
                 };
                 let number = u32::try_from(rows.rows.len()).map_err(|_| Error::invalid("a key has too many rows in one window"))?;
                 rows.rows.push((slot, time_us, number, odd));
-                rows.values.extend(values.iter().map(|values| value(values.as_ref(), row).unwrap_or(f64::NAN)));
+                rows.push(values.iter().map(|values| value(values.as_ref(), row)));
             }
         }
         Ok(())
@@ -514,9 +516,9 @@ impl Examination<'_> {
         self.rules.1.iter().enumerate().filter(|(_, rule)| rule.needs_values())
     }
 
-    fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Float64Array>>> {
+    fn values(&self, batch: &RecordBatch) -> Result<Vec<Option<Values>>> {
         let named = self.among_neighbours().filter_map(|(_, rule)| rule.column.as_deref());
-        named.map(|name| batch.column_by_name(name).map(|column| numbers(name, column)).transpose()).collect()
+        named.map(|name| batch.column_by_name(name).map(|column| Values::of(name, column)).transpose()).collect()
     }
 
     fn shown(&self, live: &LiveRepairs) -> Result<Shown> {
@@ -569,9 +571,8 @@ impl Examination<'_> {
             let points: Vec<Point> = slots
                 .iter()
                 .map(|(&slot, of_slot)| {
-                    let is_value = |value: &f64| !value.is_nan();
-                    let own = of_slot.first.and_then(|first| rows.values.get(first + index)).copied().filter(is_value);
-                    let patched = of_slot.shown.and_then(|shown| shown.get(index)).copied().filter(is_value);
+                    let own = of_slot.first.and_then(|first| rows.value(first + index));
+                    let patched = of_slot.shown.and_then(|shown| shown.get(index)).copied().flatten();
                     let patched = if of_slot.shown.is_some() { patched } else { own };
                     let repair = live.get(key, slot).filter(|live| live.replaces || of_slot.first.is_none());
                     let repaired = |live: &Live| value(shown.values[live.batch].get(index).and_then(Option::as_ref), live.row);
@@ -645,6 +646,37 @@ impl Lists<'_> {
     }
 }
 
-fn value(values: Option<&Float64Array>, row: usize) -> Option<f64> {
-    values.filter(|values| values.is_valid(row)).map(|values| values.value(row))
+/// The value of a row; `None` if it has none, or one that is not a number.
+fn value(values: Option<&Values>, row: usize) -> Option<Value> {
+    values?.get(row).filter(|value| !value.as_float().is_nan())
+}
+
+impl Rows {
+    /// Adds the values of a row, one for each neighbour rule.
+    fn push(&mut self, values: impl Iterator<Item = Option<Value>>) {
+        for (column, value) in values.enumerate() {
+            if self.are_whole.len() <= column {
+                self.are_whole.push(false);
+            }
+            if let Some(whole @ Value::Whole(exact)) = value {
+                self.are_whole[column] = true;
+                if whole.is_beyond_floats() {
+                    self.exact.insert(self.values.len(), exact);
+                }
+            }
+            self.values.push(value.map_or(f64::NAN, Value::as_float));
+        }
+    }
+
+    /// The value at a place of `values`.
+    fn value(&self, at: usize) -> Option<Value> {
+        let float = self.values.get(at).copied().filter(|value| !value.is_nan())?;
+        let column = at.checked_rem(self.are_whole.len())?;
+        if !self.are_whole.get(column).copied().unwrap_or(false) {
+            return Some(Value::Float(float));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the float is the whole number that it was made of")]
+        let whole = float as i128;
+        Some(Value::Whole(self.exact.get(&at).copied().unwrap_or(whole)))
+    }
 }

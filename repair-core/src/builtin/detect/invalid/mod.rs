@@ -17,6 +17,7 @@ mod rule;
 mod series;
 mod totals;
 mod unique;
+mod value;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

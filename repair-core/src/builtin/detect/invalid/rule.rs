@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Float16Type, Float64Type, Schema};
+use arrow::datatypes::{DataType, Float16Type, Float64Type, Schema};
 use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::equals::{Equals, TotalOf};
 use super::related::comparable;
+use super::value::{KeyBound, Median, Value, Values};
 use crate::error::{Error, Result};
 use crate::lake::shape::{self, is_text};
 use crate::model::{Key, Table};
@@ -105,7 +106,7 @@ pub enum Bound {
     Table(FromTable),
     /// Of each key that has one.
     #[serde(skip)]
-    PerKey(Arc<BTreeMap<Key, f64>>),
+    PerKey(Arc<BTreeMap<Key, Value>>),
 }
 
 /// A multiple of the median of a key's values.
@@ -147,10 +148,10 @@ impl Bound {
     }
 
     /// The bound of a key, given the median of its values.
-    fn of_key(&self, key: &Key, median: Option<f64>) -> Option<f64> {
+    fn of_key(&self, key: &Key, median: Option<Median>) -> Option<KeyBound> {
         match self {
-            Self::Median(TimesMedian { times_median }) => median.map(|median| median.abs() * times_median).filter(|bound| *bound > 0.0),
-            Self::PerKey(bounds) => bounds.get(key).copied(),
+            Self::Median(TimesMedian { times_median }) => KeyBound::times(*times_median, median?),
+            Self::PerKey(bounds) => bounds.get(key).copied().map(KeyBound::Value),
             Self::Number(_) | Self::Whole(_) | Self::Table(_) => None,
         }
     }
@@ -213,8 +214,7 @@ fn beyond_floats<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i1
 }
 
 fn is_beyond_floats(whole: i128) -> bool {
-    let nearest = Value::Float(Value::Whole(whole).as_float());
-    Value::Whole(whole).compare(nearest) != Some(Ordering::Equal)
+    Value::Whole(whole).is_beyond_floats()
 }
 
 /// Hampel's identifier: a value is an outlier if it is further from the median of the values around it than `threshold` times their spread,
@@ -374,78 +374,6 @@ impl Operator {
     }
 }
 
-/// A number as it is compared: whole numbers with all their digits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Value {
-    Whole(i128),
-    Float(f64),
-}
-
-impl Value {
-    #[expect(clippy::cast_precision_loss, reason = "the nearest float is wanted")]
-    fn as_float(self) -> f64 {
-        match self {
-            Self::Whole(whole) => whole as f64,
-            Self::Float(float) => float,
-        }
-    }
-
-    fn is_finite(self) -> bool {
-        self.as_float().is_finite()
-    }
-
-    /// Which is the larger one, whatever their digits; none if one is not a number.
-    fn compare(self, other: Self) -> Option<Ordering> {
-        match (self, other) {
-            (Self::Whole(one), Self::Whole(other)) => Some(one.cmp(&other)),
-            (Self::Float(one), Self::Float(other)) => one.partial_cmp(&other),
-            (Self::Whole(whole), Self::Float(float)) => against_float(whole, float),
-            (Self::Float(float), Self::Whole(whole)) => against_float(whole, float).map(Ordering::reverse),
-        }
-    }
-}
-
-/// Compares a whole number with a float without rounding it.
-fn against_float(whole: i128, float: f64) -> Option<Ordering> {
-    // Up to here, the whole part of a float is exact as an integer: 2^126.
-    const MOST: f64 = 85_070_591_730_234_615_865_843_651_857_942_052_864.0;
-    if float.is_nan() || float.abs() > MOST {
-        return Value::Whole(whole).as_float().partial_cmp(&float);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and not too large")]
-    let below = float.floor() as i128;
-    Some(whole.cmp(&below).then(if float > float.floor() { Ordering::Less } else { Ordering::Equal }))
-}
-
-/// The numbers of a column, as they are compared.
-enum Values {
-    Whole(Decimal128Array),
-    Float(Float64Array),
-}
-
-impl Values {
-    /// # Errors
-    /// As [`numbers`].
-    fn of(name: &str, values: &ArrayRef) -> Result<Self> {
-        // Decimals with digits behind the point stay floats: a literal is the float that is nearest to what is written, as such a decimal is.
-        let is_whole = match values.data_type() {
-            DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => *scale == 0,
-            kind => kind.is_integer(),
-        };
-        if is_whole {
-            return Ok(Self::Whole(cast(values, &DataType::Decimal128(38, 0))?.as_primitive::<Decimal128Type>().clone()));
-        }
-        numbers(name, values).map(Self::Float)
-    }
-
-    fn get(&self, row: usize) -> Option<Value> {
-        match self {
-            Self::Whole(values) => values.is_valid(row).then(|| Value::Whole(values.value(row))),
-            Self::Float(values) => values.is_valid(row).then(|| Value::Float(values.value(row))),
-        }
-    }
-}
-
 impl Rule {
     /// Checks what can be checked without a table.
     ///
@@ -549,7 +477,7 @@ impl Rule {
     }
 
     /// The bounds of a key, given the median of its values; none that are the same for all keys.
-    pub(super) fn bounds_of(&self, key: &Key, median: Option<f64>) -> (Option<f64>, Option<f64>) {
+    pub(super) fn bounds_of(&self, key: &Key, median: Option<Median>) -> (Option<KeyBound>, Option<KeyBound>) {
         let of_key = |bound: &Option<Bound>| bound.as_ref().and_then(|bound| bound.of_key(key, median));
         (of_key(&self.min), of_key(&self.max))
     }
@@ -819,6 +747,10 @@ fn held(kind: &DataType, literal: f64) -> f64 {
 /// `invalid` if it holds anything else.
 pub(in crate::builtin::detect) fn numbers(name: &str, values: &ArrayRef) -> Result<Float64Array> {
     let kind = values.data_type();
+    // Of a column that is empty in all files, no type is known, and none is needed.
+    if !kind.is_numeric() && values.logical_null_count() == values.len() {
+        return Ok(Float64Array::new_null(values.len()));
+    }
     if !kind.is_numeric() {
         return Err(Error::invalid(format!("the rule for column `{name}` needs numbers, and the column is {kind}")));
     }
@@ -860,7 +792,7 @@ fn texts(name: &str, values: &ArrayRef) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Float32Array, Int64Array, UInt64Array};
+    use arrow::array::{Decimal128Array, Float32Array, Int64Array, UInt64Array};
     use serde_json::json;
 
     use super::*;

@@ -1,6 +1,9 @@
 //! The values of one key in order of time, and the rules that judge a row among its neighbours. Pure.
 
+use std::cmp::Ordering;
+
 use crate::builtin::detect::invalid::rule::Outlier;
+use crate::builtin::detect::invalid::value::{KeyBound, Median, Value};
 
 /// The values of one slot.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -8,9 +11,9 @@ pub(super) struct Point {
     /// The slot.
     pub(super) slot: i64,
     /// The value of the table's own row; of the first, if there are several. `None` if there is no row or no value.
-    pub(super) own: Option<f64>,
+    pub(super) own: Option<Value>,
     /// The value in the repaired view.
-    pub(super) shown: Option<f64>,
+    pub(super) shown: Option<Value>,
 }
 
 /// Makes a spread comparable to the standard deviation of a normal distribution: 1 / Φ⁻¹(3/4).
@@ -22,6 +25,8 @@ pub(super) fn outliers(points: &[Point], rule: &Outlier, wrong: &mut [bool]) {
     let least = rule.window as usize;
     let (mut start, mut end) = (0, 0);
     let mut around = Vec::new();
+    let origin = origin(points);
+    let value = |value: Value| Some(from_origin(value, origin)).filter(|value| value.is_finite());
     for (at, point) in points.iter().enumerate() {
         while points[start].slot < point.slot - reach {
             start += 1;
@@ -29,10 +34,10 @@ pub(super) fn outliers(points: &[Point], rule: &Outlier, wrong: &mut [bool]) {
         while end < points.len() && points[end].slot <= point.slot + reach {
             end += 1;
         }
-        let Some(own) = point.own.filter(|own| own.is_finite()) else { continue };
+        let Some(own) = point.own.and_then(value) else { continue };
         around.clear();
         let others = points[start..end].iter().filter(|other| other.slot != point.slot);
-        around.extend(others.filter_map(|other| other.shown).filter(|value| value.is_finite()));
+        around.extend(others.filter_map(|other| other.shown).filter_map(value));
         if around.len() < least {
             continue;
         }
@@ -46,6 +51,30 @@ pub(super) fn outliers(points: &[Point], rule: &Outlier, wrong: &mut [bool]) {
             Some(least) => is_far && distance > least,
             None => is_far && spread > 0.0,
         };
+    }
+}
+
+/// A whole number to which others can be compared as floats that are as far from each other as they are: if no float holds one of them. What a value
+/// is among its neighbours does not depend on where all of them are.
+fn origin(points: &[Point]) -> i128 {
+    let values = || points.iter().flat_map(|point| [point.own, point.shown]).flatten();
+    let whole = |value: Value| match value {
+        Value::Whole(whole) => Some(whole),
+        Value::Float(_) => None,
+    };
+    if values().all(|value| whole(value).is_some()) && values().any(Value::is_beyond_floats) {
+        // The middle one, since a few may be far away.
+        let mut all: Vec<i128> = values().filter_map(whole).collect();
+        let half = all.len() / 2;
+        return if all.is_empty() { 0 } else { *all.select_nth_unstable(half).1 };
+    }
+    0
+}
+
+fn from_origin(value: Value, origin: i128) -> f64 {
+    match value {
+        Value::Whole(whole) => whole.checked_sub(origin).map_or_else(|| value.as_float(), |distance| Value::Whole(distance).as_float()),
+        Value::Float(float) => float,
     }
 }
 
@@ -65,20 +94,42 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// The median of the shown values; `None` for fewer than eight.
-pub(super) fn usual(points: &[Point]) -> Option<f64> {
-    let mut values: Vec<f64> = points.iter().filter_map(|point| point.shown).filter(|value| value.is_finite()).collect();
-    if values.len() < LEAST { None } else { median(&mut values) }
+pub(super) fn usual(points: &[Point]) -> Option<Median> {
+    let shown = || points.iter().filter_map(|point| point.shown).filter(|value| value.is_finite());
+    if shown().count() < LEAST {
+        return None;
+    }
+    let whole = |value| match value {
+        Value::Whole(whole) => Some(whole),
+        Value::Float(_) => None,
+    };
+    if let Some(mut values) = shown().map(whole).collect::<Option<Vec<i128>>>() {
+        let half = values.len() / 2;
+        let is_even = values.len().is_multiple_of(2);
+        let (below, middle, _) = values.select_nth_unstable(half);
+        let other = if is_even { below.iter().copied().max().unwrap_or(*middle) } else { *middle };
+        if let Some(halves) = middle.checked_add(other) {
+            return Some(Median::Halves(halves));
+        }
+    }
+    median(&mut shown().map(Value::as_float).collect::<Vec<f64>>()).map(Median::Float)
 }
 
 /// The fewest values of which a median is taken.
 const LEAST: usize = 8;
 
 /// Marks the points of which a value is outside of bounds. What is no finite number is outside of any.
-pub(super) fn beyond(points: &[Point], (low, high): (Option<f64>, Option<f64>), value: impl Fn(&Point) -> Option<f64>, wrong: &mut [bool]) {
+pub(super) fn beyond(
+    points: &[Point],
+    (low, high): (Option<KeyBound>, Option<KeyBound>),
+    value: impl Fn(&Point) -> Option<Value>,
+    wrong: &mut [bool],
+) {
     if low.is_none() && high.is_none() {
         return;
     }
-    let is_outside = |own: f64| !own.is_finite() || low.is_some_and(|low| own < low) || high.is_some_and(|high| own > high);
+    let is = |own: Value, bound: Option<KeyBound>, side: Ordering| bound.is_some_and(|bound| bound.compare(own) == Some(side));
+    let is_outside = |own: Value| !own.is_finite() || is(own, low, Ordering::Less) || is(own, high, Ordering::Greater);
     for (point, wrong) in points.iter().zip(wrong) {
         *wrong |= value(point).is_some_and(is_outside);
     }
@@ -87,14 +138,14 @@ pub(super) fn beyond(points: &[Point], (low, high): (Option<f64>, Option<f64>), 
 /// Marks the fewest points without whose own values the others never fall: all but the longest sequence that does not (Fredman, On computing the
 /// length of longest increasing subsequences, Discrete Mathematics 11, 1975).
 pub(super) fn falls(points: &[Point], wrong: &mut [bool]) {
-    let values: Vec<(usize, f64)> =
+    let values: Vec<(usize, Value)> =
         points.iter().enumerate().filter_map(|(at, point)| Some((at, point.own.filter(|own| own.is_finite())?))).collect();
     // For each length, the end of the sequence of that length with the lowest last value, as an index of `values`.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(values.len());
-    let value = |index: usize| values.get(index).map_or(f64::NAN, |value| value.1);
+    let is_at_most = |index: usize, own: Value| values.get(index).and_then(|(_, value)| value.compare(own)).is_some_and(Ordering::is_le);
     for (index, (_, own)) in values.iter().enumerate() {
-        let length = ends.partition_point(|&end| value(end) <= *own);
+        let length = ends.partition_point(|&end| is_at_most(end, *own));
         before.push(length.checked_sub(1).and_then(|shorter| ends.get(shorter).copied()));
         match ends.get_mut(length) {
             Some(end) => *end = index,
@@ -115,12 +166,12 @@ pub(super) fn falls(points: &[Point], wrong: &mut [bool]) {
 /// Marks the points whose own value is further than `most` from the last right value before it. `level` such values in a row, each near the one
 /// before, are a new level: they are right.
 pub(super) fn jumps(points: &[Point], most: f64, level: usize, wrong: &mut [bool]) {
-    let values: Vec<(usize, f64)> =
+    let values: Vec<(usize, Value)> =
         points.iter().enumerate().filter_map(|(at, point)| Some((at, point.own.filter(|own| own.is_finite())?))).collect();
     let mut at = 0;
-    let mut last: Option<f64> = None;
+    let mut last: Option<Value> = None;
     while let Some(&(place, own)) = values.get(at) {
-        let is_near = last.is_none_or(|last| (own - last).abs() <= most);
+        let is_near = last.is_none_or(|last| !own.is_further_than(most, last));
         if is_near {
             // The first value is right if the next ones are near it, and else it is not known which is.
             last = Some(own);
@@ -128,7 +179,7 @@ pub(super) fn jumps(points: &[Point], most: f64, level: usize, wrong: &mut [bool
             continue;
         }
         let rest = values.get(at..).unwrap_or_default();
-        let together = 1 + rest.windows(2).take_while(|pair| matches!(pair, [one, other] if (other.1 - one.1).abs() <= most)).count();
+        let together = 1 + rest.windows(2).take_while(|pair| matches!(pair, [one, other] if !other.1.is_further_than(most, one.1))).count();
         if together >= level {
             last = Some(own);
         } else {
@@ -144,7 +195,8 @@ pub(super) fn frozen(points: &[Point], most: u32, wrong: &mut [bool]) {
     for end in 1..=points.len() {
         let goes_on = points.get(end).is_some_and(|next| {
             let last = &points[end - 1];
-            next.slot == last.slot + 1 && next.own.is_some() && next.own == last.own
+            let is_same = |(next, last): (Value, Value)| next.compare(last) == Some(Ordering::Equal);
+            next.slot == last.slot + 1 && next.own.zip(last.own).is_some_and(is_same)
         });
         if !goes_on {
             if points[first].own.is_some() && end - first >= most as usize {
@@ -162,7 +214,12 @@ mod tests {
     use super::*;
 
     fn points(values: &[Option<f64>]) -> Vec<Point> {
-        (0..).zip(values).map(|(slot, &own)| Point { slot, own, shown: own }).collect()
+        (0..).zip(values).map(|(slot, &own)| (slot, own.map(Value::Float))).map(|(slot, own)| Point { slot, own, shown: own }).collect()
+    }
+
+    fn wholes(values: &[i64]) -> Vec<Point> {
+        let own = |value: &i64| Some(Value::Whole(i128::from(*value)));
+        (0..).zip(values).map(|(slot, value)| Point { slot, own: own(value), shown: own(value) }).collect()
     }
 
     fn found(values: &[f64], rule: Outlier) -> Vec<usize> {
@@ -186,8 +243,8 @@ mod tests {
     #[test]
     fn what_a_repair_shows_judges_its_neighbours_and_is_not_judged() {
         let mut series = points(&[10.0, 11.0, 12.0, 900.0, 11.0, 12.0, 10.0].map(Some));
-        series[3] = Point { shown: Some(11.5), ..series[3] };
-        series[4] = Point { own: None, shown: Some(5_000.0), ..series[4] };
+        series[3] = Point { shown: Some(Value::Float(11.5)), ..series[3] };
+        series[4] = Point { own: None, shown: Some(Value::Float(5_000.0)), ..series[4] };
         let mut wrong = [false; 7];
         outliers(&series, &Outlier { window: 3, threshold: 3.0, at_least: None }, &mut wrong);
         assert_eq!(wrong, [false, false, false, true, false, false, false]);
@@ -228,13 +285,49 @@ mod tests {
     fn bounds_of_a_key_follow_from_its_median() {
         let values = [1_000.0, 1_100.0, 900.0, 1_050.0, 950.0, 1_000.0, 94_000.0, -50.0, 1_010.0];
         let series = points(&values.map(Some));
-        assert_eq!(usual(&series), Some(1_000.0));
+        assert_eq!(usual(&series), Some(Median::Float(1_000.0)));
         assert_eq!(usual(&series[..7]), None, "too few");
-        assert_eq!(marked(&values, |points, wrong| beyond(points, (Some(250.0), Some(5_000.0)), |point| point.own, wrong)), [6, 7]);
+        assert_eq!(
+            marked(&values, |points, wrong| beyond(
+                points,
+                [250.0, 5_000.0].map(|bound| Some(KeyBound::Value(Value::Float(bound)))).into(),
+                |point| point.own,
+                wrong
+            )),
+            [6, 7]
+        );
         assert_eq!(marked(&values, |points, wrong| beyond(points, (None, None), |point| point.own, wrong)), [] as [usize; 0]);
     }
 
     proptest! {
+        /// Whole numbers are judged by all their digits: adding the same to all of them changes nothing, however large they become.
+        #[test]
+        fn large_whole_numbers_are_judged_as_small_ones(
+            values in prop::collection::vec(-20i64..20, 1..40), by in prop::sample::select(vec![1i64 << 53, -(1 << 60), i64::MAX - 40]),
+        ) {
+            let marks = |values: &[i64]| {
+                let series = wholes(values);
+                let of = |mark: &dyn Fn(&mut [bool])| {
+                    let mut wrong = vec![false; series.len()];
+                    mark(&mut wrong);
+                    wrong
+                };
+                [
+                    of(&|wrong| falls(&series, wrong)),
+                    of(&|wrong| jumps(&series, 5.0, 4, wrong)),
+                    of(&|wrong| frozen(&series, 2, wrong)),
+                    of(&|wrong| outliers(&series, &Outlier { window: 4, threshold: 2.0, at_least: Some(1.5) }, wrong)),
+                ]
+            };
+            let shifted: Vec<i64> = values.iter().map(|value| value + by).collect();
+            prop_assert_eq!(marks(&shifted), marks(&values));
+            let usual = |values: &[i64]| usual(&wholes(values)).map(|median| match median {
+                Median::Halves(halves) => halves,
+                Median::Float(_) => panic!("whole numbers have a median with all digits"),
+            });
+            prop_assert_eq!(usual(&shifted), usual(&values).map(|halves| halves + 2 * i128::from(by)));
+        }
+
         /// As few as possible: no sequence that never falls is longer than what is left.
         #[test]
         fn as_few_as_possible_are_wrong(values in prop::collection::vec(0i32..12, 1..14)) {
@@ -257,7 +350,7 @@ mod tests {
             let mut slot = 0;
             let series: Vec<Point> = values.iter().map(|(step, value)| {
                 slot += 1 + step / 2;
-                let own = value.map(f64::from);
+                let own = value.map(f64::from).map(Value::Float);
                 Point { slot, own, shown: own }
             }).collect();
             let rule = Outlier { window, threshold, at_least: None };
@@ -269,8 +362,8 @@ mod tests {
             };
             for (point, &wrong) in series.iter().zip(&wrong) {
                 let around: Vec<f64> =
-                    series.iter().filter(|other| (other.slot - point.slot).abs() <= i64::from(window)).filter_map(|other| other.shown).collect();
-                let expected = point.own.is_some_and(|own| {
+                    series.iter().filter(|other| (other.slot - point.slot).abs() <= i64::from(window)).filter_map(|other| other.shown).map(Value::as_float).collect();
+                let expected = point.own.map(Value::as_float).is_some_and(|own| {
                     let median = middle(around.clone());
                     let spread = middle(around.iter().map(|value| (value - median).abs()).collect());
                     around.len() > window as usize && spread > 0.0 && (own - median).abs() > threshold * NORMAL * spread

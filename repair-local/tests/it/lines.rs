@@ -1,0 +1,348 @@
+//! Where rows are that cannot be read: the line, as `sed -n Np` prints it, in messages and lists alike; and what lines of one file disagree about.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails, panics")]
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io::Write;
+
+use crate::common::*;
+use proptest::prelude::*;
+use repair_core::lake::{Layer, ReadLake, ScanRequest, shape};
+use repair_core::model::{BadRowLimit, Cadence, ColumnRule, ColumnType, Csv, Encoding, Format, Interval, OnBadRow, Table, TimeReading};
+
+/// What stands on a line, or on several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Good,
+    /// A row with a value in quotes that goes on for so many more lines.
+    Quoted(usize),
+    /// A comment, with a quote that means nothing.
+    Comment,
+    Blank,
+    /// Spaces alone.
+    Spaces,
+    /// The header again.
+    Header,
+    /// A field too few.
+    Short,
+    /// A value that is no number.
+    Word,
+    /// A time that is none.
+    Time,
+    /// A value that is no number, in a row of several lines.
+    QuotedWord(usize),
+}
+
+impl Piece {
+    fn is_bad(self) -> bool {
+        matches!(self, Self::Header | Self::Short | Self::Word | Self::Time | Self::QuotedWord(_))
+    }
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    prop_oneof![
+        6 => Just(Piece::Good),
+        2 => (1usize..4).prop_map(Piece::Quoted),
+        1 => Just(Piece::Comment),
+        1 => Just(Piece::Blank),
+        1 => Just(Piece::Spaces),
+        1 => Just(Piece::Header),
+        1 => Just(Piece::Short),
+        2 => Just(Piece::Word),
+        1 => Just(Piece::Time),
+        1 => (1usize..4).prop_map(Piece::QuotedWord),
+    ]
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(future)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    /// How lines end.
+    end: &'static str,
+    mark: bool,
+    skipped: u32,
+    has_header: bool,
+    utf16: bool,
+    ends: bool,
+}
+
+fn style() -> impl Strategy<Value = Style> {
+    (prop::sample::select(vec!["\n", "\r\n"]), any::<bool>(), 0u32..3, any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(end, mark, skipped, has_header, utf16, ends)| Style { end, mark, skipped, has_header, utf16, ends })
+}
+
+const HEADER: &str = "symbol,ts,v,note";
+
+/// The text of a file, and the lines on which its bad rows begin.
+fn written(style: Style, pieces: &[Piece]) -> (Vec<u8>, BTreeSet<u64>) {
+    let (mut text, mut bad) = (String::new(), BTreeSet::new());
+    let line = |text: &mut String, line: &str| {
+        text.push_str(line);
+        text.push_str(style.end);
+    };
+    for _ in 0..style.skipped {
+        line(&mut text, "#, \"what somebody wrote above");
+    }
+    if style.has_header {
+        line(&mut text, HEADER);
+    }
+    for (number, piece) in pieces.iter().enumerate() {
+        let begins = text.matches('\n').count() as u64 + 1;
+        let time = format!("2024-03-04T{:02}:{:02}:00Z", number / 60, number % 60);
+        let more = |lines: usize| format!("\"one{}# more, of it\"", format!("{}two \"\"words\"\" ", style.end).repeat(lines));
+        let is_header = *piece == Piece::Header && style.has_header;
+        match piece {
+            Piece::Good => line(&mut text, &format!("A,{time},{number},x")),
+            Piece::Quoted(lines) => line(&mut text, &format!("A,{time},{number},{}", more(*lines))),
+            Piece::Comment => line(&mut text, "# A, \"not a row"),
+            Piece::Blank => line(&mut text, ""),
+            Piece::Spaces => line(&mut text, "  "),
+            Piece::Header if is_header => line(&mut text, HEADER),
+            Piece::Short | Piece::Header => line(&mut text, &format!("A,{time}")),
+            Piece::Word => line(&mut text, &format!("A,{time},offline,x")),
+            Piece::Time => line(&mut text, &format!("A,soon,{number},x")),
+            Piece::QuotedWord(lines) => line(&mut text, &format!("A,{time},offline,{}", more(*lines))),
+        }
+        if piece.is_bad() {
+            bad.insert(begins);
+        }
+    }
+    if !style.ends {
+        text.truncate(text.trim_end_matches(style.end).len());
+    }
+    let mark = if style.mark { "\u{feff}" } else { "" };
+    let text = format!("{mark}{text}");
+    let bytes = if style.utf16 { text.encode_utf16().flat_map(u16::to_le_bytes).collect() } else { text.into_bytes() };
+    (bytes, bad)
+}
+
+fn table(style: Style) -> Table {
+    let mut csv = Csv::default();
+    (csv.comment, csv.skip_lines, csv.header) = (Some('#'), style.skipped, style.has_header);
+    csv.encoding = if style.utf16 { Encoding::Utf16le } else { Encoding::Utf8 };
+    if !style.has_header {
+        csv.names = HEADER.split(',').map(str::to_owned).collect();
+    }
+    Table::new("t", Format::Csv, "ts")
+        .with_key(["symbol"])
+        .with_cadence(Cadence::MINUTE)
+        .with_csv(csv)
+        .with_column("v", ColumnRule::of_type(ColumnType::Number))
+        .with_bad_rows(OnBadRow::Quarantine(BadRowLimit::PerMillion(1_000_000)))
+}
+
+/// The lines of the bad rows of a table's only file.
+fn bad_lines(world: &World, table: &Table) -> Vec<u64> {
+    let request = whole(table, "2024-03-04T00:00:00Z", "2024-03-05T00:00:00Z", &["A"]);
+    let presence = block_on(world.lake.presence(table, &request)).unwrap_or_else(|error| panic!("{}", error.full()));
+    presence.raw.quarantine.iter().map(|row| row.line.unwrap_or_else(|| panic!("{row} has no line"))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn bad_rows_are_on_the_lines_that_sed_prints(style in style(), pieces in prop::collection::vec(piece(), 1..60)) {
+        let (bytes, bad) = written(style, &pieces);
+        // A table of no rows at all has nothing to say.
+        prop_assume!(pieces.iter().any(|piece| matches!(piece, Piece::Good | Piece::Quoted(_))));
+        let world = World::new();
+        world.write("t/a.csv", &bytes);
+        let table = table(style);
+        prop_assert_eq!(bad_lines(&world, &table), bad.iter().copied().collect::<Vec<_>>());
+        // Where rows are refused, the message names the line of one of them.
+        let strict = table.with_bad_rows(OnBadRow::Refuse);
+        let refused = block_on(async {
+            use futures::TryStreamExt;
+            world.lake.scan(&strict, &ScanRequest::new(Layer::Raw)).await?.try_collect::<Vec<_>>().await
+        });
+        match refused {
+            Ok(_) => prop_assert!(bad.is_empty()),
+            Err(error) => {
+                let message = error.message().to_owned();
+                let line: Option<u64> = message.strip_prefix("line ").and_then(|rest| rest.split(':').next()?.parse().ok());
+                prop_assert!(line.is_some_and(|line| bad.contains(&line)), "{} {:?}", message, bad);
+            }
+        }
+    }
+}
+
+/// Rows of a Parquet file are numbered from its first one, whichever of its row groups are read.
+#[test]
+fn rows_of_parquet_are_numbered_in_their_file() {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+
+    let world = World::new();
+    let day_us = 1_709_510_400_000_000i64;
+    let rows = 400i64;
+    let times: Vec<i64> = (0..rows).map(|minute| day_us + minute * 60_000_000).collect();
+    // Word by word, the last hundred rows are bad ones.
+    let values: Vec<String> = (0..rows).map(|row| if row < 300 { row.to_string() } else { "offline".to_owned() }).collect();
+    let columns: [(&str, ArrayRef); 3] = [
+        ("symbol", Arc::new(StringArray::from(vec!["A"; 400]))),
+        ("ts", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))),
+        ("v", Arc::new(StringArray::from(values))),
+    ];
+    write_parquet(&world.root().join("t/a.parquet"), &RecordBatch::try_from_iter(columns).unwrap(), 100);
+    let table = Table::new("t", Format::Parquet, "ts")
+        .with_key(["symbol"])
+        .with_cadence(Cadence::MINUTE)
+        .with_column("v", ColumnRule::of_type(ColumnType::Number));
+    let interval = Interval::parse("2024-03-04T05:00:00Z", "2024-03-04T06:00:00Z").unwrap();
+    let refused = block_on(async {
+        use futures::TryStreamExt;
+        world.lake.scan(&table, &ScanRequest::new(Layer::Raw).in_interval(interval)).await?.try_collect::<Vec<_>>().await
+    });
+    let message = refused.unwrap_err().message().to_owned();
+    assert!(message.starts_with("row 301: `offline`"), "{message}");
+}
+
+fn jsonl() -> Table {
+    Table::new("t", Format::Jsonl, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE)
+}
+
+fn described(world: &World, table: &Table) -> arrow::datatypes::SchemaRef {
+    block_on(world.lake.describe(table)).unwrap_or_else(|error| panic!("{}", error.full()))
+}
+
+#[test]
+fn a_column_whose_shapes_are_mixed_stops_only_those_who_name_it() {
+    let world = World::new();
+    let line =
+        |minute: usize, more: &str| format!("{{\"symbol\": \"A\", \"ts\": \"2024-03-04T00:{minute:02}:00Z\", \"v\": {minute}, {more}}}\n");
+    let lines = [
+        line(0, "\"meta\": {\"a\": 1, \"b\": [1]}, \"tags\": [\"x\"]"),
+        line(1, "\"meta\": {\"a\": 2, \"b\": {\"c\": 1}}, \"tags\": {\"x\": 1}"),
+        line(2, "\"meta\": {\"a\": 3}, \"tags\": \"x\""),
+    ];
+    world.write("t/a.jsonl", lines.concat().as_bytes());
+    let table = jsonl();
+    let schema = described(&world, &table);
+    assert_eq!(shape::names(&schema), "it has meta, symbol, ts, v");
+    let left_out: Vec<String> = shape::left_out(&schema).iter().map(shape::LeftOut::why).collect();
+    let file = world.root().join("t/a.jsonl");
+    let of = |column: &str, one: &str, other: &str| {
+        format!(
+            "column `{column}` is {one} in line 1 of {file} and {other} in line 2 of {file}, and no type holds the values of both",
+            file = file.display()
+        )
+    };
+    assert_eq!(left_out, [of("meta.b", "a list", "a record"), of("tags", "a list", "a record")]);
+    let scan = |columns: &[&str], table: &Table| {
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        let request = ScanRequest::new(Layer::Raw).with_columns(columns);
+        block_on(async {
+            use futures::TryStreamExt;
+            world.lake.scan(table, &request).await?.try_collect::<Vec<_>>().await
+        })
+    };
+    assert_eq!(scan(&["v"], &table).unwrap()[0].num_rows(), 3);
+    assert_eq!(scan(&["meta"], &table).unwrap()[0].num_rows(), 3);
+    let refused = scan(&["tags"], &table).unwrap_err();
+    assert!(
+        refused.message().contains("column `tags` is a list in line 1") && refused.message().contains("or do not name it"),
+        "{refused}"
+    );
+    // A field of the same record that is of one shape is read by its path, and the other is refused.
+    let rule = |path: &str| ColumnRule::default().at_path(path);
+    let by_path = table.with_column("a", rule("meta.a")).with_column("b", rule("meta.b"));
+    assert_eq!(scan(&["a"], &by_path).unwrap()[0].num_rows(), 3);
+    assert!(scan(&["b"], &by_path).unwrap_err().message().contains("column `b` is a list in line 1"));
+}
+
+#[test]
+fn a_word_among_numbers_of_one_file_is_named_by_its_line() {
+    let mixed = |table: &Table, file: &str, bytes: &[u8]| {
+        let world = World::new();
+        world.write(&format!("t/{file}"), bytes);
+        let found = shape::mixed(&described(&world, table));
+        let place = format!(" of {}", world.root().join("t").join(file).display());
+        found.into_iter().map(|of| (of.column, of.files.map(|file| file.replace(&place, "")))).collect::<Vec<_>>()
+    };
+    let at = |row: usize| format!("2024-03-04T{:02}:{:02}:00Z", row / 60, row % 60);
+    let json: String = (0..900)
+        .map(|row| (row, if row == 500 { "\"offline\"".to_owned() } else { row.to_string() }))
+        .map(|(row, value)| format!("{{\"symbol\": \"A\", \"ts\": \"{}\", \"v\": {value}}}\n", at(row)))
+        .collect();
+    let line = |line: &str| format!("line {line}");
+    assert_eq!(mixed(&jsonl(), "a.jsonl", json.as_bytes()), [("v".to_owned(), [line("1"), line("501")])]);
+    let declared = jsonl().with_column("v", ColumnRule::of_type(ColumnType::Text));
+    assert_eq!(mixed(&declared, "a.jsonl", json.as_bytes()), []);
+    let csv = |word: &dyn Fn(usize) -> Option<String>| {
+        let rows = (0..900).map(|row| format!("A,{},{}\n", at(row), word(row).unwrap_or_else(|| row.to_string())));
+        format!("symbol,ts,v\n{}", rows.collect::<String>())
+    };
+    let table = Table::new("t", Format::Csv, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE);
+    let words = ["offline", "broken", "cleaning", "moved", "lost"];
+    let several = csv(&|row| (row % 100 == 99).then(|| words[row / 100 % 5].to_owned()));
+    assert_eq!(mixed(&table, "a.csv", several.as_bytes()), [("v".to_owned(), [line("2"), line("101")])]);
+    // Codes are text, whatever others look like.
+    let codes = csv(&|row| (row % 10 == 9).then(|| format!("0{row}")));
+    assert_eq!(mixed(&table, "a.csv", codes.as_bytes()), []);
+    // A few different words leave the column one of numbers, and whoever reads it hears of the first.
+    let few = csv(&|row| (row == 500).then(|| "offline".to_owned()));
+    assert_eq!(mixed(&table, "a.csv", few.as_bytes()), []);
+}
+
+#[test]
+fn a_file_of_another_compression_says_which_are_read() {
+    let world = World::new();
+    world.write("t/a.csv.br", b"\x0b\x02\x80");
+    let error =
+        block_on(world.lake.describe(&table(Style { end: "\n", mark: false, skipped: 0, has_header: true, utf16: false, ends: true })))
+            .unwrap_err();
+    assert!(error.message().contains("is compressed with Brotli") && error.message().contains("gzip, zstd or bzip2"), "{error}");
+}
+
+/// Months, quarters and years as statistics have them.
+#[test]
+fn parts_of_dates_are_times_of_tables_of_them() {
+    let times = |cadence: &str, format: Option<&str>, values: &[&str]| {
+        let world = World::new();
+        let mut file = Vec::new();
+        writeln!(file, "ts,v").unwrap();
+        values.iter().for_each(|value| writeln!(file, "{value},1").unwrap());
+        world.write("t/a.csv", &file);
+        let mut table = Table::new("t", Format::Csv, "ts").with_cadence(cadence.parse().unwrap());
+        if let Some(format) = format {
+            table = table.with_time(TimeReading::by_pattern(format).with_zone("Europe/Berlin".parse().unwrap()));
+        }
+        table.check()?;
+        block_on(async {
+            use arrow::array::AsArray;
+            use futures::TryStreamExt;
+            let batches: Vec<_> = world.lake.scan(&table, &ScanRequest::new(Layer::Raw)).await?.try_collect().await?;
+            let times = batches.iter().flat_map(|batch| {
+                batch.column_by_name("ts").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec()
+            });
+            let shown = times.map(|us| jiff::Timestamp::from_microsecond(us).unwrap().to_string()).collect::<Vec<_>>();
+            Ok::<_, repair_core::Error>(shown.join(" "))
+        })
+    };
+    let ok = |cadence: &str, format: Option<&str>, values: &[&str]| {
+        times(cadence, format, values).unwrap_or_else(|error| panic!("{}", error.full()))
+    };
+    let refused = |cadence: &str, format: Option<&str>, values: &[&str]| times(cadence, format, values).unwrap_err().message().to_owned();
+    assert_eq!(ok("1mo", None, &["2024-01", "2024-12"]), "2024-01-01T00:00:00Z 2024-12-01T00:00:00Z");
+    assert_eq!(ok("1y", None, &["1999", "2024-01"]), "1999-01-01T00:00:00Z 2024-01-01T00:00:00Z");
+    assert_eq!(ok("3mo", None, &["2024-Q1", "2024Q4"]), "2024-01-01T00:00:00Z 2024-10-01T00:00:00Z");
+    assert_eq!(ok("1mo", Some("%m/%Y"), &["03/2024", "07/2024"]), "2024-02-29T23:00:00Z 2024-06-30T22:00:00Z");
+    assert_eq!(ok("1y", Some("%Y"), &["2024"]), "2023-12-31T23:00:00Z");
+    assert!(refused("1mo", None, &["2024-13"]).contains("line 2"));
+    assert!(refused("1mo", None, &["2024-Q1"]).contains("cadence: 3mo"));
+    let day = refused("1d", None, &["2024-01"]);
+    assert!(day.contains("looks like a month, in a table with a row every 1d") && day.contains("cadence: 1mo"), "{day}");
+    assert!(refused("1w", None, &["2024-W05"]).contains("the date on which it begins"));
+    let pattern = refused("1d", Some("%Y-%m"), &["2024-01"]);
+    assert!(pattern.contains("has no day") && pattern.contains("cadence: 1mo"), "{pattern}");
+    assert!(refused("1mo", Some("%H:%M"), &["10:00"]).contains("has no date"));
+    // A day ends at 24:00.
+    assert_eq!(ok("1h", None, &["2024-02-28T24:00Z", "2024-02-29T23:00:00Z"]), "2024-02-29T00:00:00Z 2024-02-29T23:00:00Z");
+    assert_eq!(ok("1h", Some("%d.%m.%Y %H:%M"), &["31.12.2024 24:00"]), "2024-12-31T23:00:00Z");
+    assert_eq!(ok("1h", Some("%H:%M %a, %d %b %Y"), &["\"24:00 Sun, 24 Mar 2024\""]), "2024-03-24T23:00:00Z");
+    assert!(refused("1h", Some("%d.%m.%Y %H:%M"), &["31.12.2024 24:01"]).contains("is not a time of the form"));
+}
