@@ -480,3 +480,52 @@ fn the_tools_read_what_was_exported_as_the_view_says() {
     let said = python(read, &folder);
     assert!(said.contains("[-2.5, 0.1, 0.30000000000000004, 1e+300]") && said.contains("a,\"b\"\\x1b[31m\\u202e"), "{said}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn json_that_cannot_be_printed_is_an_error_on_standard_error() {
+    let world = holes();
+    run(&world, "first", "fill");
+    for (arguments, why) in [
+        (&["runs"][..], "No space left on device"),
+        (&["show", "nothing"], "nothing"),
+        (&["export", "readngs", "--out", "x.csv"], "readngs"),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = world.repair().args(arguments).arg("--json").stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}: {said}");
+        assert!(said.contains("standard output takes nothing") && said.contains(why), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn an_absence_without_an_end_never_expires() {
+    let world = holes();
+    run(&world, "first", "fill");
+    let slot = ["--key", "co", "--from", "2024-03-04T01:00:00Z", "--to", "2024-03-04T02:00:00Z"];
+    let other =
+        [&["except", "readings"], &slot[..2], &["--from", "2024-03-05T01:00:00Z", "--to", "2024-03-05T02:00:00Z", "--reason", "closed"]]
+            .concat();
+    world.text(&other);
+    let why = world.text(&["why", "readings", "--key", "co", "--at", "2024-03-05T01:00:00Z"]);
+    assert!(why.contains("closed; sources are not asked again") && !why.contains("9999"), "{why}");
+    assert!(!world.text(&["status"]).contains("9999"));
+}
+
+#[test]
+fn a_column_with_a_name_of_ours_is_refused_before_anything_is_read() {
+    let world = World::new();
+    for (line, column) in [
+        ("key: [repaired_by], time: ts, cadence: 1h", "repaired_by"),
+        ("key: [sensor], time: ts, cadence: 1h, columns: { repaired_cells: text }", "repaired_cells"),
+    ] {
+        let text = format!(
+            "workflow: w\nkind: state-machine\ntables:\n  readings: {{ location: readings, format: csv, {line} }}\nstart: done\nsteps: {{ done: {{ succeed: true }} }}\n"
+        );
+        let workflow = world.write("ours.yaml", &text);
+        let (out, said, code) = world.said(&["validate", workflow.to_str().unwrap()]);
+        let said = format!("{out}{said}");
+        assert!(code == 2 && said.contains("ours.yaml:4:") && said.contains(&format!("names a column `{column}`")), "{code} {said}");
+    }
+}
