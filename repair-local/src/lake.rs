@@ -27,6 +27,7 @@ use repair_core::lake::{
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Hint, Result};
+use tokio::sync::Semaphore;
 
 use crate::files::{self, DataFile, Folder, Found};
 use crate::kept::{Kept, New, PackId};
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     wholes: Mutex<HashMap<Table, Arc<Whole>>>,
     /// Of several who need a table as a whole at once, one lists it.
     listing: Mutex<()>,
+    /// Who encodes a unit to be staged has one of these.
+    encoding: Semaphore,
 }
 
 /// A table as it was when all of its files were listed.
@@ -151,6 +154,7 @@ impl Inner {
             fresh: FRESH,
             wholes: Mutex::default(),
             listing: Mutex::default(),
+            encoding: Semaphore::new(threads::workers()),
         }
     }
 
@@ -481,7 +485,12 @@ impl Overlay for LocalLake {
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         let (lake, scope, request) = (self.inner.clone(), self.scope(scope), stage::Request::of(request));
-        blocking(move || stage::stage(&lake, &scope, &request)).await
+        // Encoding takes memory, and few do it at once; many may wait for the disk.
+        let one_of_few =
+            self.inner.encoding.acquire().await.map_err(|error| Error::internal("no unit is staged any more").because(error))?;
+        let prepared = on_its_own_thread("stage", move || stage::prepare(&lake, &scope, &request)).await?;
+        drop(one_of_few);
+        blocking(move || prepared.keep()).await
     }
 
     async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {
