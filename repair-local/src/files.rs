@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use glob::{MatchOptions, Pattern};
@@ -14,9 +14,13 @@ use repair_core::{Error, ErrorKind, Result};
 
 use crate::disk::{self, Act};
 use crate::stamp::Stamp;
+use crate::threads;
 
 /// Folders deeper than this are in a loop of symbolic links.
 pub(crate) const MAX_DEPTH: usize = 32;
+
+/// A row of text is mostly longer.
+const LIKELY_ROW_BYTES: u64 = 16;
 
 /// How a file is compressed as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,10 +74,11 @@ pub(crate) struct DataFile {
     pub(crate) compression: Compression,
     /// Whether its name has an ending; if not, its content shows how it is compressed.
     pub(crate) has_ending: bool,
-    /// The names of its folders below the table's location, and its own.
-    pub(crate) names: Vec<String>,
-    /// The values of columns in its path: the `column=value` pairs of its folders, outermost first, and those of the table's pattern.
-    pub(crate) values: Vec<(String, String)>,
+    /// The names of its folders below the table's location. The files of a folder share them.
+    pub(crate) folders: Arc<[String]>,
+    /// The values of columns in its path: the `column=value` pairs of its folders, outermost first, and those of the table's pattern. Where that has
+    /// none, the files of a folder share them.
+    pub(crate) values: Arc<[(String, String)]>,
     /// The time that its folder covers, if the path says so.
     pub(crate) span: Option<TimeBounds>,
     /// The time of its rows that are used: that of its folder, and the table's slack around it.
@@ -90,6 +95,24 @@ impl DataFile {
     /// What the path says about a column.
     pub(crate) fn path_value(&self, column: &str) -> Option<&str> {
         self.values.iter().rev().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
+    }
+
+    /// About how many rows of text it has, and no more than `most`: for so many there is room at first.
+    pub(crate) fn likely_rows(&self, most: usize) -> usize {
+        match self.compression {
+            Compression::None if self.has_ending => usize::try_from(self.bytes / LIKELY_ROW_BYTES + 1).map_or(most, |rows| rows.min(most)),
+            _ => most,
+        }
+    }
+
+    /// Its own name.
+    pub(crate) fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// The names of its folders below the table's location, and its own.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.folders.iter().map(String::as_str).chain([self.name()]).collect()
     }
 }
 
@@ -136,7 +159,7 @@ pub(crate) struct Folder<'a> {
 }
 
 /// Says of which folders nothing is wanted.
-pub(crate) type Skip<'a> = &'a dyn Fn(&Folder<'_>) -> bool;
+pub(crate) type Skip<'a> = &'a (dyn Fn(&Folder<'_>) -> bool + Sync);
 
 /// In a glob of a path, `*` stays within a name.
 const PATHS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
@@ -164,14 +187,15 @@ pub(crate) fn find(path: &Path, listed: &Listed<'_>, skip: Option<Skip<'_>>) -> 
         Err(error) => return Err(io_error(error, "look at", path)),
     };
     let found = Found { files: Vec::new(), folders: Vec::new() };
-    let mut walk = Walk { root: path, listed, skip, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), found };
+    let (folders, values) = (Arc::default(), Arc::default());
+    let mut walk = Walk { root: path, listed, skip, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), folders, values, found };
     for glob in listed.ignore {
         walk.ignore.push(Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?);
     }
     if metadata.is_file() {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = Kind::of(listed.format, &name);
-        walk.add(path.to_owned(), name, &metadata, kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
+        walk.add(path.to_owned(), &metadata, kind.unwrap_or(Kind { compression: Compression::None, has_ending: false }));
     } else if !metadata.is_dir() {
         return Err(Error::invalid(format!("{} is a pipe or a device, not a file or folder", path.display())));
     } else {
@@ -241,6 +265,19 @@ fn entries_of(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| io_error(error, "list", folder))
 }
 
+/// So many folders are listed on several threads.
+const MIN_PARALLEL_FOLDERS: usize = if cfg!(debug_assertions) { 2 } else { 8 };
+
+/// A folder that is to be listed, within another.
+struct Below {
+    path: PathBuf,
+    stamp: Stamp,
+    names: Vec<String>,
+    hive: Vec<(String, String)>,
+    /// How many files of the other come before it.
+    after: usize,
+}
+
 struct Walk<'a> {
     root: &'a Path,
     listed: &'a Listed<'a>,
@@ -248,16 +285,24 @@ struct Walk<'a> {
     ignore: Vec<Pattern>,
     names: Vec<String>,
     hive: Vec<(String, String)>,
+    /// The names and pairs that the files share that are found now.
+    folders: Arc<[String]>,
+    values: Arc<[(String, String)]>,
     found: Found,
 }
 
 impl Walk<'_> {
-    fn add(&mut self, path: PathBuf, name: String, metadata: &fs::Metadata, kind: Kind) {
-        let mut names = self.names.clone();
-        names.push(name);
-        let (Kind { compression, has_ending }, values, is_ours) = (kind, self.hive.clone(), self.listed.are_ours);
-        let (bytes, stamp, span, reach, time_us) = (metadata.len(), Stamp::of(metadata), None, None, None);
-        self.found.files.push(DataFile { path, bytes, compression, has_ending, names, values, span, reach, time_us, is_ours, stamp });
+    fn add(&mut self, path: PathBuf, metadata: &fs::Metadata, kind: Kind) {
+        if *self.folders != self.names[..] {
+            self.folders = self.names.as_slice().into();
+        }
+        if *self.values != self.hive[..] {
+            self.values = self.hive.as_slice().into();
+        }
+        let (folders, values, is_ours) = (self.folders.clone(), self.values.clone(), self.listed.are_ours);
+        let (Kind { compression, has_ending }, bytes, stamp) = (kind, metadata.len(), Stamp::of(metadata));
+        let (span, reach, time_us) = (None, None, None);
+        self.found.files.push(DataFile { path, bytes, compression, has_ending, folders, values, span, reach, time_us, is_ours, stamp });
     }
 
     fn folder(&mut self, folder: &Path, stamp: Stamp, depth: usize) -> Result<()> {
@@ -274,8 +319,9 @@ impl Walk<'_> {
             (stamp, entries) = (Stamp::of(&now), entries_of(folder)?);
         }
         self.found.folders.push((folder.to_owned(), stamp));
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
+        entries.sort_by_cached_key(fs::DirEntry::file_name);
+        let mut below = Vec::new();
+        let looked_at = entries.into_iter().try_for_each(|entry| {
             let path = entry.path();
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
@@ -286,17 +332,52 @@ impl Walk<'_> {
                 self.refuse_log(folder, &path, log, format)?;
             }
             if name.starts_with(['.', '_']) || self.listed.except.contains(&path.as_path()) || self.is_ignored(name) {
-                continue;
+                return Ok(());
             }
-            self.entry(folder, &entry, path, name, depth)?;
+            self.entry(folder, &entry, path, name, &mut below)
+        });
+        // What is wrong in a folder before is found first.
+        self.below(below, depth)?;
+        looked_at
+    }
+
+    /// Lists folders, and puts what is in them where they are among the files.
+    fn below(&mut self, below: Vec<Below>, depth: usize) -> Result<()> {
+        let list = |below: &Below| {
+            let Below { path, stamp, names, hive, .. } = below;
+            let found = Found { files: Vec::new(), folders: Vec::new() };
+            let (folders, values) = (names.as_slice().into(), hive.as_slice().into());
+            let (ignore, names, hive) = (self.ignore.clone(), names.clone(), hive.clone());
+            let mut walk = Walk { root: self.root, listed: self.listed, skip: self.skip, ignore, names, hive, folders, values, found };
+            walk.folder(path, *stamp, depth + 1)?;
+            Ok(walk.found)
+        };
+        let found = if below.len() >= MIN_PARALLEL_FOLDERS {
+            threads::map_parallel(&below, list)?
+        } else {
+            below.iter().map(list).collect::<Result<_>>()?
+        };
+        if found.is_empty() {
+            return Ok(());
         }
+        let own = std::mem::take(&mut self.found.files);
+        self.found.files.reserve(own.len() + found.iter().map(|found| found.files.len()).sum::<usize>());
+        let mut own = own.into_iter().enumerate().peekable();
+        for (Below { after, .. }, found) in below.iter().zip(found) {
+            while let Some((_, file)) = own.next_if(|(at, _)| at < after) {
+                self.found.files.push(file);
+            }
+            self.found.files.extend(found.files);
+            self.found.folders.extend(found.folders);
+        }
+        self.found.files.extend(own.map(|(_, file)| file));
         Ok(())
     }
 
-    fn entry(&mut self, folder: &Path, entry: &fs::DirEntry, path: PathBuf, name: &str, depth: usize) -> Result<()> {
+    fn entry(&mut self, folder: &Path, entry: &fs::DirEntry, path: PathBuf, name: &str, folders: &mut Vec<Below>) -> Result<()> {
         let kind = entry.file_type().map_err(|error| io_error(error, "look at", &path))?;
-        // Follows symbolic links.
-        let metadata = match fs::metadata(&path) {
+        // Follows symbolic links. Where there is none, the name alone is looked up, in the folder that is open.
+        let metadata = match if kind.is_symlink() { fs::metadata(&path) } else { entry.metadata() } {
             Ok(metadata) => metadata,
             // Its target may have been a folder of rows.
             Err(error) if error.kind() == io::ErrorKind::NotFound && kind.is_symlink() => {
@@ -318,22 +399,17 @@ impl Walk<'_> {
                 refuse_circle(folder, &path)?;
             }
             let value = name.split_once('=').map(|(column, value)| (percent_decode(column), percent_decode(value)));
-            let is_hive = value.is_some();
-            self.hive.extend(value);
-            self.names.push(percent_decode(name));
+            let names: Vec<String> = self.names.iter().cloned().chain([percent_decode(name)]).collect();
+            let hive: Vec<(String, String)> = self.hive.iter().cloned().chain(value).collect();
             let stamp = Stamp::of(&metadata);
-            let below = Folder { path: &path, stamp, names: &self.names, hive: &self.hive };
+            let below = Folder { path: &path, stamp, names: &names, hive: &hive };
             if self.skip.is_none_or(|skip| !skip(&below)) {
-                self.folder(&path, stamp, depth + 1)?;
-            }
-            self.names.pop();
-            if is_hive {
-                self.hive.pop();
+                folders.push(Below { path, stamp, names, hive, after: self.found.files.len() });
             }
             return Ok(());
         }
         if let Some(only) = self.listed.only
-            && !only.matches_with(&self.below(name), PATHS)
+            && !only.matches_with(&self.path_of(name), PATHS)
         {
             return Ok(());
         }
@@ -342,10 +418,10 @@ impl Walk<'_> {
             return Err(Error::invalid(format!("{} is a pipe or a device, not a file; remove it", path.display())));
         }
         match Kind::of(self.listed.format, name) {
-            Some(kind) => self.add(path, name.to_owned(), &metadata, kind),
+            Some(kind) => self.add(path, &metadata, kind),
             // A glob that names the file means it.
             None if self.listed.only.is_some() => {
-                self.add(path, name.to_owned(), &metadata, Kind { compression: Compression::None, has_ending: true });
+                self.add(path, &metadata, Kind { compression: Compression::None, has_ending: true });
             }
             None => {
                 if let Some(compression) = unread_compression(self.listed.format, name) {
@@ -381,13 +457,13 @@ impl Walk<'_> {
     }
 
     /// The path below the location of a name in this folder.
-    fn below(&self, name: &str) -> String {
+    fn path_of(&self, name: &str) -> String {
         self.names.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/")
     }
 
     fn is_ignored(&self, name: &str) -> bool {
         !self.ignore.is_empty() && {
-            let below = self.below(name);
+            let below = self.path_of(name);
             self.ignore.iter().any(|glob| glob.matches_with(name, PATHS) || glob.matches_with(&below, PATHS))
         }
     }

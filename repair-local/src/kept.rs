@@ -45,6 +45,9 @@ const MAX_INDEX_BYTES: u64 = 256 << 20;
 /// A larger part is neither kept nor read.
 const MAX_PART_BYTES: usize = 256 << 20;
 
+/// A pack of this size at most is read as a whole.
+const SMALL_PACK_BYTES: u64 = 256 << 10;
+
 /// All packs of a lake together. Beyond, those go first that were not used for the longest time.
 pub(crate) const MAX_BYTES: u64 = 1 << 30;
 
@@ -86,6 +89,8 @@ pub(crate) struct Entry {
 struct PackAt {
     id: PackId,
     path: PathBuf,
+    /// All of it, if it is small: it is what many small files share, and each would open it again.
+    bytes: Option<Vec<u8>>,
 }
 
 /// A file by its name in a pack, its stamp, and what its path says.
@@ -203,15 +208,32 @@ impl Kept {
         let mut file = File::open(&path).ok()?;
         let metadata = file.metadata().ok()?;
         let mut head = [0; HEAD_BYTES];
-        file.read_exact(&mut head).ok()?;
+        let mut whole = None;
+        if metadata.len() <= SMALL_PACK_BYTES {
+            let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).ok()? + 1);
+            Read::by_ref(&mut file).take(SMALL_PACK_BYTES).read_to_end(&mut bytes).ok()?;
+            head = *bytes.first_chunk()?;
+            whole = Some(bytes);
+        } else {
+            file.read_exact(&mut head).ok()?;
+        }
         let (begin, check) = head.split_at(HEAD_BYTES - 32);
         let length = u64::from_le_bytes(begin[40..].try_into().ok()?);
         if &begin[..8] != MAGIC || begin[8..40] != pack.0 || length > MAX_INDEX_BYTES.min(metadata.len()) {
             return None;
         }
-        let mut index = vec![0; usize::try_from(length).ok()?];
-        file.read_exact(&mut index).ok()?;
-        if blake3::Hasher::new().update(begin).update(&index).finalize().as_bytes() != check {
+        let length_in_memory = usize::try_from(length).ok()?;
+        let read;
+        let index = match &whole {
+            Some(bytes) => bytes.get(HEAD_BYTES..)?.get(..length_in_memory)?,
+            None => {
+                let mut index = vec![0; length_in_memory];
+                file.read_exact(&mut index).ok()?;
+                read = index;
+                &read
+            }
+        };
+        if blake3::Hasher::new().update(begin).update(index).finalize().as_bytes() != check {
             return None;
         }
         let now = SystemTime::now();
@@ -219,38 +241,26 @@ impl Kept {
             let _ = file.set_modified(now);
         }
         let first = HEAD_BYTES as u64 + length;
-        let pack = Arc::new(PackAt { id: pack, path });
-        let mut index = Bytes(&index);
-        let heads: Vec<Arc<[u8]>> = (0..index.count()?).map(|_| index.text().map(Arc::from)).collect::<Option<_>>()?;
-        let entries = (0..index.count()?).map(|_| {
-            let name = String::from_utf8(index.text()?.to_vec()).ok()?;
-            let file = Named { name, stamp: index.take(Stamp::BYTES)?.try_into().ok()?, facts: index.take(16)?.try_into().ok()? };
-            let head = heads.get(usize::try_from(index.number()?).ok()?)?.clone();
-            let part = |index: &mut Bytes<'_>| -> Option<Option<Part>> {
-                let Some(bytes) = index.number()?.checked_sub(1) else { return Some(None) };
-                let at = first.checked_add(index.number()?)?;
-                Some(Some(Part { at, bytes: usize::try_from(bytes).ok()?, check: index.take(16)?.try_into().ok()? }))
-            };
-            let parts = (0..index.count()?).map(|_| part(&mut index)).collect::<Option<_>>()?;
-            Some(Entry { head, file: Arc::new(file), pack: pack.clone(), parts })
-        });
-        entries.collect()
+        // What it is parsed from is kept with it, so the entries are made after that.
+        let parsed = parse(index, first)?;
+        let pack = Arc::new(PackAt { id: pack, path, bytes: whole });
+        Some(parsed.into_iter().map(|(head, file, parts)| Entry { head, file: Arc::new(file), pack: pack.clone(), parts }).collect())
     }
 
-    /// What is to be kept of a file that was read after it was listed at `begun`; `None` if it cannot be, or has changed meanwhile.
+    /// What is to be kept of a file that was read after it was listed at `begun`, and in which pack; `None` if it cannot be, or has changed meanwhile.
     pub(crate) fn new_entry(
         &self,
         file: &DataFile,
         (begun, settles): (SystemTime, Duration),
         head: Vec<u8>,
         parts: Vec<Option<Vec<u8>>>,
-    ) -> Option<New> {
+    ) -> Option<(PackId, New)> {
         if !file.stamp.is_settled(begun, settles) || parts.iter().flatten().any(|part| part.len() > MAX_PART_BYTES) {
             return None;
         }
         let now = Stamp::of(&fs::metadata(&file.path).ok()?);
-        let (_, named) = self.place_of(file).filter(|_| now == file.stamp)?;
-        Some(New { folder: file.path.parent()?.to_owned(), file: named, head, parts })
+        let (pack, named) = self.place_of(file).filter(|_| now == file.stamp)?;
+        Some((pack, New { folder: file.path.parent()?.to_owned(), file: named, head, parts }))
     }
 
     /// Adds to a pack. What it holds of files that have changed, or are gone, does not stay.
@@ -376,6 +386,28 @@ impl Kept {
     }
 }
 
+/// What an index says of a file.
+type Parsed = (Arc<[u8]>, Named, Vec<Option<Part>>);
+
+/// The entries of an index, before parts of which the first begins at `first`; `None` if it is none.
+fn parse(index: &[u8], first: u64) -> Option<Vec<Parsed>> {
+    let mut index = Bytes(index);
+    let heads: Vec<Arc<[u8]>> = (0..index.count()?).map(|_| index.text().map(Arc::from)).collect::<Option<_>>()?;
+    let entries = (0..index.count()?).map(|_| {
+        let name = String::from_utf8(index.text()?.to_vec()).ok()?;
+        let file = Named { name, stamp: index.take(Stamp::BYTES)?.try_into().ok()?, facts: index.take(16)?.try_into().ok()? };
+        let head = heads.get(usize::try_from(index.number()?).ok()?)?.clone();
+        let part = |index: &mut Bytes<'_>| -> Option<Option<Part>> {
+            let Some(bytes) = index.number()?.checked_sub(1) else { return Some(None) };
+            let at = first.checked_add(index.number()?)?;
+            Some(Some(Part { at, bytes: usize::try_from(bytes).ok()?, check: index.take(16)?.try_into().ok()? }))
+        };
+        let parts = (0..index.count()?).map(|_| part(&mut index)).collect::<Option<_>>()?;
+        Some((head, file, parts))
+    });
+    entries.collect()
+}
+
 impl Entry {
     /// How many parts the file has.
     pub(crate) fn parts(&self) -> usize {
@@ -389,10 +421,13 @@ impl Entry {
 
     /// Parts of what was read; `None` if one of them is not there any more, or not what was written.
     pub(crate) fn read(&self, numbers: &[usize]) -> Option<Vec<Vec<u8>>> {
-        let pack = File::open(&self.pack.path).ok()?;
+        let pack = if self.pack.bytes.is_some() { None } else { Some(File::open(&self.pack.path).ok()?) };
         let read = |number: &usize| {
             let part = self.parts.get(*number).copied().flatten()?;
-            let bytes = bytes_of(&pack, &part)?;
+            let bytes = match (&pack, &self.pack.bytes) {
+                (Some(pack), _) => bytes_of(pack, &part)?,
+                (None, whole) => whole.as_ref()?.get(usize::try_from(part.at).ok()?..)?.get(..part.bytes)?.to_vec(),
+            };
             (check(self.pack.id, &self.file, *number, &bytes) == part.check).then_some(bytes)
         };
         numbers.iter().map(read).collect()
@@ -436,7 +471,7 @@ fn facts_of(file: &DataFile) -> [u8; 16] {
     }
     let flags = [u8::from(file.time_us.is_some()), u8::from(file.is_ours), u8::from(file.has_ending)];
     hasher.update(&flags).update(&file.time_us.unwrap_or(0).to_le_bytes()).update(file.compression.ending().as_bytes());
-    for (column, value) in &file.values {
+    for (column, value) in file.values.iter() {
         for text in [column, value] {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }

@@ -27,6 +27,7 @@ use repair_core::lake::{
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
 use repair_core::{Error, ErrorKind, Hint, Result};
+use tokio::sync::Semaphore;
 
 use crate::files::{self, DataFile, Folder, Found};
 use crate::kept::{Kept, New, PackId};
@@ -82,13 +83,15 @@ pub(crate) struct Inner {
     pub(crate) settles: Duration,
     /// The most bytes that are kept.
     pub(crate) max_kept_bytes: u64,
-    columns: Mutex<HashMap<(PathBuf, u64), Remembered>>,
+    columns: Mutex<Columns>,
     last: Mutex<SchemaRef>,
     /// For how long a listing is fresh at least.
     pub(crate) fresh: Duration,
     wholes: Mutex<HashMap<Table, Arc<Whole>>>,
     /// Of several who need a table as a whole at once, one lists it.
     listing: Mutex<()>,
+    /// Who encodes a unit to be staged has one of these.
+    encoding: Semaphore,
 }
 
 /// A table as it was when all of its files were listed.
@@ -104,6 +107,14 @@ struct Whole {
 }
 
 impl Whole {
+    /// Whether no name has come or gone.
+    fn has_all_names(&self) -> bool {
+        let is_same = |(path, stamp): (&PathBuf, &Option<Stamp>)| {
+            stamp.is_some() && std::fs::metadata(path).is_ok_and(|now| Some(Stamp::of(&now)) == *stamp)
+        };
+        !self.folders.is_empty() && self.folders.iter().all(is_same)
+    }
+
     /// Whether no name in a folder, nor below it, has come or gone.
     fn is_as_before(&self, folder: &Folder<'_>) -> bool {
         let is_same = |path: &PathBuf, stamp: Option<Stamp>| {
@@ -113,6 +124,13 @@ impl Whole {
         let mut below = self.folders.range(folder.path.to_owned()..).take_while(|(path, _)| path.starts_with(folder.path)).peekable();
         below.peek().is_some_and(|(path, _)| *path == folder.path) && below.all(|(path, stamp)| is_same(path, *stamp))
     }
+}
+
+/// The columns of files, by how the tables say that these are written.
+#[derive(Debug, Default)]
+struct Columns {
+    of: HashMap<u64, HashMap<PathBuf, Remembered>>,
+    files: usize,
 }
 
 /// The columns of a file, valid as long as its stamp stays the same.
@@ -136,6 +154,7 @@ impl Inner {
             fresh: FRESH,
             wholes: Mutex::default(),
             listing: Mutex::default(),
+            encoding: Semaphore::new(threads::workers()),
         }
     }
 
@@ -146,11 +165,13 @@ impl Inner {
         let mut hasher = DefaultHasher::new();
         written.hash(&mut hasher);
         let number = hasher.finish();
-        let known = |file: &DataFile| {
+        let mut columns: Vec<Option<SchemaRef>> = {
             let known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(&(file.path.clone(), number)).filter(|known| known.stamp == file.stamp).map(|known| known.columns.clone())
+            let known = known.of.get(&number);
+            let of_file =
+                |file: &DataFile| known?.get(&file.path).filter(|known| known.stamp == file.stamp).map(|known| known.columns.clone());
+            files.iter().map(of_file).collect()
         };
-        let mut columns: Vec<Option<SchemaRef>> = files.iter().map(known).collect();
         let unknown = |columns: &[Option<SchemaRef>]| -> Vec<usize> { (0..files.len()).filter(|at| columns[*at].is_none()).collect() };
         let to_find = unknown(&columns);
         if to_find.is_empty() {
@@ -172,21 +193,31 @@ impl Inner {
         }
         let to_read = unknown(&columns);
         let read = threads::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
-        let mut new: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
+        let mut new: Vec<(usize, Arc<Option<Vec<u8>>>)> = Vec::new();
+        let mut last: Option<(SchemaRef, Arc<Option<Vec<u8>>>)> = None;
         for (at, schema) in to_read.into_iter().zip(read) {
-            let file = &files[at];
-            let schema = self.remember(file, number, &schema);
-            if let Some(kept) = &kept
-                && let Some(pack) = kept.pack_of(file)
-                && let Some(entry) = kept::head_of(&schema).and_then(|head| kept.new_entry(file, (begun, self.settles), head, Vec::new()))
-            {
-                new.entry(pack).or_default().push(entry);
+            let schema = self.remember(&files[at], number, &schema);
+            if kept.is_some() {
+                // Most files have the same columns.
+                let (_, head) = match last.take().filter(|(known, _)| Arc::ptr_eq(known, &schema)) {
+                    Some(known) => last.insert(known),
+                    None => last.insert((schema.clone(), Arc::new(kept::head_of(&schema)))),
+                };
+                new.push((at, head.clone()));
             }
             columns[at] = Some(schema);
         }
         if let Some(kept) = kept.filter(|_| !new.is_empty()) {
-            new.into_iter().for_each(|(pack, new)| kept.add(pack, new));
-            kept.evict();
+            let new = threads::map_parallel(&new, |(at, head)| {
+                let head = head.as_ref().clone();
+                Ok(head.and_then(|head| kept.new_entry(&files[*at], (begun, self.settles), head, Vec::new())))
+            })?;
+            let mut of_packs: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
+            new.into_iter().flatten().for_each(|(pack, new)| of_packs.entry(pack).or_default().push(new));
+            if !of_packs.is_empty() {
+                of_packs.into_iter().for_each(|(pack, new)| kept.add(pack, new));
+                kept.evict();
+            }
         }
         Ok(columns.into_iter().flatten().collect())
     }
@@ -201,10 +232,12 @@ impl Inner {
         drop(last);
         if file.stamp.has_time() {
             let mut known = self.columns.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= MAX_REMEMBERED {
-                known.clear();
+            if known.files >= MAX_REMEMBERED {
+                *known = Columns::default();
             }
-            known.insert((file.path.clone(), number), Remembered { stamp: file.stamp, columns: columns.clone() });
+            let remembered = Remembered { stamp: file.stamp, columns: columns.clone() };
+            let is_new = known.of.entry(number).or_default().insert(file.path.clone(), remembered).is_none();
+            known.files += usize::from(is_new);
         }
         columns
     }
@@ -219,6 +252,20 @@ impl Inner {
             return Ok((Some(schema), true));
         }
         Ok((self.all_files(&place::Place::of(&self.root, table)?, table)?.1, false))
+    }
+
+    /// The columns of a table in shape; `None` if it has no file.
+    ///
+    /// They are those of a short time ago if no name has come or gone since. As in [`Inner::files_within`], only that a file was written again in
+    /// place may not be noticed, for that short time.
+    pub(crate) fn described(&self, place: &place::Place, table: &Table) -> Result<Option<SchemaRef>> {
+        if let Some(whole) = self.recent(table)
+            && whole.schema.is_some()
+            && whole.has_all_names()
+        {
+            return Ok(whole.schema.clone());
+        }
+        Ok(self.all_files(place, table)?.1)
     }
 
     /// The files of a table that may hold rows within bounds, and perhaps others; and the columns of the table in shape, `None` if it has no
@@ -438,7 +485,12 @@ impl Overlay for LocalLake {
 
     async fn stage(&self, scope: &StageScope<'_>, request: &StageRequest<'_>) -> Result<Staged> {
         let (lake, scope, request) = (self.inner.clone(), self.scope(scope), stage::Request::of(request));
-        blocking(move || stage::stage(&lake, &scope, &request)).await
+        // Encoding takes memory, and few do it at once; many may wait for the disk.
+        let one_of_few =
+            self.inner.encoding.acquire().await.map_err(|error| Error::internal("no unit is staged any more").because(error))?;
+        let prepared = on_its_own_thread("stage", move || stage::prepare(&lake, &scope, &request)).await?;
+        drop(one_of_few);
+        blocking(move || prepared.keep()).await
     }
 
     async fn staged(&self, scope: &StageScope<'_>) -> Result<Vec<Staged>> {

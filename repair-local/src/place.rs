@@ -1,6 +1,8 @@
 //! Where a table lies, and what we keep beside it.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use glob::Pattern;
 use repair_core::lake::overlay::owner::{self as owners, Owner};
@@ -141,8 +143,21 @@ impl Place {
                 format!("no file matches `{}`; correct `location` of table `{}`", table.location, table.name),
             ));
         }
+        // Unless a file's own name says something, the files of a folder are alike.
+        let by_folder =
+            table.layout.as_ref().is_none_or(|layout| !layout.path.names_a_file()) && !matches!(table.reading.form, TimeForm::Path(_));
+        let mut last: Option<(Arc<[String]>, Arc<[(String, String)]>, DataFile)> = None;
         for file in &mut found.files {
+            if let Some((folders, values, known)) = &last
+                && Arc::ptr_eq(folders, &file.folders)
+                && Arc::ptr_eq(values, &file.values)
+            {
+                (file.span, file.reach, file.time_us, file.values) = (known.span, known.reach, known.time_us, known.values.clone());
+                continue;
+            }
+            let (folders, values) = (file.folders.clone(), file.values.clone());
             read_path(table, file)?;
+            last = by_folder.then(|| (folders, values, file.clone()));
         }
         Ok(found)
     }
@@ -199,48 +214,57 @@ pub(crate) fn is_elsewhere(table: &Table, folder: &Folder<'_>, bounds: &TimeBoun
 
 /// Notes what the path of a file says: the time that its folder covers, keys, and perhaps the time of its rows.
 fn read_path(table: &Table, file: &mut DataFile) -> Result<()> {
-    let refuse = |what: String| Error::invalid(what).on("file", file.path.display());
+    let refuse = |file: &DataFile, what: String| Error::invalid(what).on("file", file.path.display());
     if let Some(layout) = &table.layout {
-        // A table that is one file has no folders.
-        let folders = file.names.len() - 1;
-        let parts = layout.path.parts().len();
-        let names = if layout.path.names_a_file() { &file.names[..] } else { &file.names[..parts.min(folders)] };
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut names = file.names();
+        if !layout.path.names_a_file() {
+            // A table that is one file has no folders.
+            names.truncate(layout.path.parts().len().min(file.folders.len()));
+        }
         let facts = layout.path.read(&names).ok_or_else(|| {
-            refuse(format!(
+            let what = format!(
                 "`{}` does not match `{}` of table `{}`; rename the folder, or correct `partition_by`",
-                file.names.join("/"),
+                file.names().join("/"),
                 layout.path,
                 table.name
-            ))
+            );
+            refuse(file, what)
         })?;
         if let (Some(unit), Some(start)) = (layout.path.unit(), facts.start) {
             file.span = partition::span_of(unit, start, &layout.zone);
         }
-        file.values.extend(facts.keys);
+        add_values(file, facts.keys);
     } else {
         file.span = time_span(table, file)?;
     }
     if let TimeForm::Path(path) = &table.reading.form {
-        let parts = path.parts().len().min(file.names.len());
-        let names: Vec<&str> = file.names[file.names.len() - parts..].iter().map(String::as_str).collect();
-        let facts = path.read(&names).ok_or_else(|| {
-            refuse(format!(
+        let names = file.names();
+        let parts = path.parts().len().min(names.len());
+        let facts = path.read(&names[names.len() - parts..]).ok_or_else(|| {
+            let what = format!(
                 "`{}` does not end like `{path}`, where table `{}` has its time; rename the file, or correct `path` under `time`",
-                file.names.join("/"),
+                file.names().join("/"),
                 table.name
-            ))
+            );
+            refuse(file, what)
         })?;
         let zone = table.reading.zone.clone().unwrap_or_default();
         if let Some(start) = facts.start {
             file.time_us = Some(zone.start(start)?.as_microsecond());
         }
-        file.values.extend(facts.keys);
+        add_values(file, facts.keys);
     } else if is_in_folders(table) {
         file.time_us = file.span.map(|span| span.from_us);
     }
     file.reach = file.span.map(|span| partition::with_slack(table, span));
     Ok(())
+}
+
+/// Adds values of columns that the path of a file has.
+fn add_values(file: &mut DataFile, more: BTreeMap<String, String>) {
+    if !more.is_empty() {
+        file.values = file.values.iter().cloned().chain(more).collect();
+    }
 }
 
 /// Whether the time column has the name of the column in the folders that carry the time, as in tables whose writer takes that column

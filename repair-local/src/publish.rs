@@ -1,5 +1,7 @@
 //! Publishing: staged units become one object for each partition of the table's repairs, and of its exceptions.
 
+use std::sync::{Mutex, PoisonError};
+
 use repair_core::Result;
 use repair_core::lake::overlay::staging::{self, StagedRows};
 use repair_core::lake::{Published, partition};
@@ -7,6 +9,7 @@ use repair_core::lake::{Published, partition};
 use crate::lake::Inner;
 use crate::place::Place;
 use crate::stage::{self, Scope};
+use crate::threads;
 use crate::write;
 
 /// Publishes units under the name of a batch.
@@ -27,13 +30,17 @@ pub(crate) fn publish(lake: &Inner, scope: &Scope, object: &str, units: &[String
         (&place.repairs, &publication.repairs_schema, publication.repairs),
         (&place.exceptions, &publication.exceptions_schema, publication.exceptions),
     ] {
-        for (name, batches) in parts {
+        // Each is let go as soon as it is written.
+        let parts: Vec<_> = parts.into_iter().map(|(name, batches)| (name, Mutex::new(batches))).collect();
+        let written = threads::map_parallel(&parts, |(name, batches)| {
             let folder = match (by, name) {
                 (Some(by), Some(name)) => folder.join(format!("{}={name}", by.column)),
                 _ => folder.clone(),
             };
-            published.usage += write::parquet(&folder.join(object), schema, &batches, Vec::new())?;
-        }
+            let batches = std::mem::take(&mut *batches.lock().unwrap_or_else(PoisonError::into_inner));
+            write::parquet(&folder.join(object), schema, &batches, Vec::new())
+        })?;
+        written.into_iter().for_each(|usage| published.usage += usage);
     }
     Ok(published)
 }

@@ -34,6 +34,8 @@ pub struct Sample {
     format: Format,
     ignore: Vec<String>,
     files: Vec<DataFile>,
+    /// The names of folders and file of each.
+    names: Vec<Vec<String>>,
     looked_at: Vec<usize>,
 }
 
@@ -186,7 +188,8 @@ impl Sample {
         }
         // The first, the last, and those between at equal distances.
         let looked_at = (0..most).map(|nth| with_bytes[if most == 1 { 0 } else { nth * (all - 1) / (most - 1) }]).collect();
-        Ok(Self { format, ignore, files, looked_at })
+        let names = files.iter().map(|file| file.names().into_iter().map(str::to_owned).collect()).collect();
+        Ok(Self { format, ignore, files, names, looked_at })
     }
 
     /// The format of its files.
@@ -201,7 +204,7 @@ impl Sample {
 
     /// The names of folders and file of each file below the folder.
     pub fn paths(&self) -> impl Iterator<Item = &[String]> {
-        self.files.iter().map(|file| file.names.as_slice())
+        self.names.iter().map(Vec::as_slice)
     }
 
     /// How many files are looked at.
@@ -216,12 +219,12 @@ impl Sample {
 
     /// The names of folders and file of a file that is looked at.
     pub fn path(&self, nth: usize) -> &[String] {
-        self.file(nth).map_or(&[], |file| file.names.as_slice())
+        self.looked_at.get(nth).and_then(|&at| self.names.get(at)).map_or(&[], Vec::as_slice)
     }
 
     /// The values of columns in the path of a file that is looked at, as in folders named `column=value`.
     pub fn path_values(&self, nth: usize) -> &[(String, String)] {
-        self.file(nth).map_or(&[], |file| file.values.as_slice())
+        self.file(nth).map_or(&[], |file| &file.values)
     }
 
     /// How the text of a file begins.

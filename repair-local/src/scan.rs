@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt64Array};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::{BatchStream, FILE, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
@@ -17,7 +17,7 @@ use crate::lake::Inner;
 use crate::owner;
 use crate::place::{self, Place};
 use crate::read::{self, Sink, Tally};
-use crate::threads::stream_of;
+use crate::threads::{self, stream_of};
 use crate::view;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::lake::shape::{self, Merged};
@@ -178,17 +178,71 @@ impl Scan {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
     }
 
-    /// Reads the table's own rows.
+    /// Reads the table's own rows, in the order of the files. Many or large files are read on all processors.
     pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
         let mut tally = Tally::default();
-        for file in files {
-            let (flow, _) = self.raw_file(file, bounds, &mut tally, sink)?;
-            if flow.is_break() {
-                return Ok(flow);
-            }
+        let parts = parts(files);
+        let read = |files: &&[DataFile], sink: &mut Sink<'_>| {
+            let mut tally = Tally::default();
+            self.raw_files(files, bounds, &mut tally, sink)?;
+            Ok(tally)
+        };
+        if threads::read_in_order(&parts, read, sink, |of_part| tally.merge(of_part))?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
         tally.check(&self.table)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads some files one after the other. Rows of small files come in batches that several of them share.
+    fn raw_files(&self, files: &[DataFile], bounds: &TimeBounds, tally: &mut Tally, sink: &mut Sink<'_>) -> Result<()> {
+        let wanted_columns = self.wanted_columns()?;
+        let mut waiting = Waiting::default();
+        let mut flow = ControlFlow::Continue(());
+        for file in files {
+            let bounds = within_reach(file, bounds);
+            if waiting.bounds != bounds {
+                flow = self.send(&mut waiting, sink)?;
+                waiting.bounds = bounds;
+            }
+            if flow.is_break() {
+                break;
+            }
+            let mut wanted = |batch: RecordBatch| {
+                if !waiting.has_room(&batch) {
+                    flow = self.send(&mut waiting, sink)?;
+                }
+                if flow.is_continue() {
+                    waiting.add(project(batch, wanted_columns.as_deref())?);
+                }
+                Ok(flow)
+            };
+            read::rows(&self.table, file, &self.judged, &bounds, tally, &mut wanted)?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        if flow.is_continue() {
+            let _ = self.send(&mut waiting, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits.
+    fn send(&self, waiting: &mut Waiting, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
+        let bounds = waiting.bounds;
+        match waiting.take()?.map(|batch| self.wanted(&batch, &bounds)).transpose()?.flatten() {
+            Some(batch) => sink(batch),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// The numbers of the columns that were asked for among those that are read; `None` if these are the same.
+    fn wanted_columns(&self) -> Result<Option<Vec<usize>>> {
+        if self.judged == self.shape {
+            return Ok(None);
+        }
+        self.shape.fields().iter().map(|field| Ok(self.judged.index_of(field.name())?)).collect::<Result<_>>().map(Some)
     }
 
     /// Reads the rows of one of the table's own files. The caller checks the tally when it has read all of them.
@@ -200,16 +254,10 @@ impl Scan {
         sink: &mut Sink<'_>,
     ) -> Result<(ControlFlow<()>, Usage)> {
         let mut flow = ControlFlow::Continue(());
-        let wanted_columns: Option<Vec<usize>> = if self.judged == self.shape {
-            None
-        } else {
-            Some(self.shape.fields().iter().map(|field| Ok(self.judged.index_of(field.name())?)).collect::<Result<_>>()?)
-        };
-        // A row too far from its folder is never used.
-        let bounds = &file.reach.map_or(*bounds, |reach| reach.intersection(bounds));
+        let wanted_columns = self.wanted_columns()?;
+        let bounds = &within_reach(file, bounds);
         let mut wanted = |batch: RecordBatch| {
-            let batch = wanted_columns.as_ref().map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?;
-            if let Some(batch) = self.wanted(&batch, bounds)? {
+            if let Some(batch) = self.wanted(&project(batch, wanted_columns.as_deref())?, bounds)? {
                 flow = sink(batch)?;
             }
             Ok(flow)
@@ -245,6 +293,85 @@ impl Scan {
             all if all == batch.num_rows() => Some(batch.clone()),
             _ => Some(filter_record_batch(batch, &BooleanArray::new(mask.finish(), None))?),
         })
+    }
+}
+
+/// The bounds within which rows of a file are used: one too far from its folder never is.
+fn within_reach(file: &DataFile, bounds: &TimeBounds) -> TimeBounds {
+    file.reach.map_or(*bounds, |reach| reach.intersection(bounds))
+}
+
+fn project(batch: RecordBatch, columns: Option<&[usize]>) -> Result<RecordBatch> {
+    Ok(columns.map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?)
+}
+
+/// Files that are smaller than this together are read on one thread, since starting others would take as long.
+const MIN_PARALLEL_BYTES: u64 = if cfg!(debug_assertions) { 1 << 8 } else { 1 << 20 };
+
+/// A thread reads small files until they have so many bytes, or are so many.
+const PART_BYTES: u64 = if cfg!(debug_assertions) { 1 << 7 } else { 1 << 18 };
+const PART_FILES: usize = 256;
+
+/// The files that a thread reads at a time. The first parts have few, so that whoever wants only a few rows does not wait for many files.
+fn parts(files: &[DataFile]) -> Vec<&[DataFile]> {
+    if files.iter().map(|file| file.bytes).fold(0, u64::saturating_add) < MIN_PARALLEL_BYTES {
+        return vec![files];
+    }
+    let (mut parts, mut rest, mut most) = (Vec::new(), files, 1);
+    while !rest.is_empty() {
+        let (mut count, mut bytes) = (0, 0u64);
+        for file in rest.iter().take(most) {
+            count += 1;
+            bytes = bytes.saturating_add(file.bytes);
+            if bytes >= PART_BYTES {
+                break;
+            }
+        }
+        let (part, others) = rest.split_at(count);
+        parts.push(part);
+        (rest, most) = (others, (2 * most).min(PART_FILES));
+    }
+    parts
+}
+
+/// So many bytes of rows wait at most to be joined with those of the next file.
+const MAX_WAITING_BYTES: usize = 8 << 20;
+
+/// Rows that wait to be sent, all with the same bounds.
+struct Waiting {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+    bounds: TimeBounds,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { batches: Vec::new(), rows: 0, bytes: 0, bounds: TimeBounds::ALL }
+    }
+}
+
+impl Waiting {
+    fn has_room(&self, batch: &RecordBatch) -> bool {
+        self.rows == 0 || self.rows + batch.num_rows() <= read::BATCH_ROWS && self.bytes < MAX_WAITING_BYTES
+    }
+
+    fn add(&mut self, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.rows += batch.num_rows();
+            self.bytes = self.bytes.saturating_add(batch.get_array_memory_size());
+            self.batches.push(batch);
+        }
+    }
+
+    /// All of them, joined.
+    fn take(&mut self) -> Result<Option<RecordBatch>> {
+        (self.rows, self.bytes) = (0, 0);
+        let mut batches = std::mem::take(&mut self.batches);
+        match batches.as_slice() {
+            [] | [_] => Ok(batches.pop()),
+            [first, ..] => Ok(Some(concat_batches(first.schema_ref(), &batches)?)),
+        }
     }
 }
 
@@ -294,7 +421,7 @@ fn repairs_schema(lake: &Inner, table: &Table, place: &Place) -> Result<Option<S
 pub(crate) fn describe(lake: &Inner, table: &Table) -> Result<SchemaRef> {
     repair_core::lake::partition::time_partition(table)?;
     let place = Place::of(&lake.root, table)?;
-    lake.all_files(&place, table)?.1.ok_or_else(|| {
+    lake.described(&place, table)?.ok_or_else(|| {
         let endings: Vec<String> = table.format.endings().iter().map(|ending| format!(".{ending}")).collect();
         Error::new(
             ErrorKind::NotFound,

@@ -90,8 +90,23 @@ fn table_schema(lake: &Inner, table: &Table, fix: &Fix) -> Result<(SchemaRef, bo
     Ok((schema, is_old))
 }
 
-/// Keeps a repaired unit.
-pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<Staged> {
+/// A repaired unit, ready to be kept.
+pub(crate) struct Prepared {
+    summary: Staged,
+    file: write::ForOnce,
+}
+
+impl Prepared {
+    /// Keeps it.
+    pub(crate) fn keep(self) -> Result<Staged> {
+        let mut usage = self.summary.usage;
+        usage += self.file.write()?;
+        Ok(Staged { usage, ..self.summary })
+    }
+}
+
+/// Prepares a repaired unit to be kept.
+pub(crate) fn prepare(lake: &Inner, scope: &Scope, request: &Request) -> Result<Prepared> {
     // What could not be published would be paid for in vain.
     Place::to_read(&lake.root, &scope.table)?;
     let (own, is_old) = table_schema(lake, &scope.table, &request.fix)?;
@@ -107,10 +122,8 @@ pub(crate) fn stage(lake: &Inner, scope: &Scope, request: &Request) -> Result<St
     // The usage of staging itself is known only once the file is written; it is added when the summary is read.
     let summary = staging::summary(&request.borrowed());
     let json = serde_json::to_string(&summary).map_err(|error| Error::internal("a summary is not JSON").because(error))?;
-    let written = write::parquet(&scope.object(&request.unit), &schema, &batches, vec![(staging::SUMMARY.to_owned(), json)])?;
-    let mut usage = summary.usage;
-    usage += written;
-    Ok(Staged { usage, ..summary })
+    let footer = vec![(staging::SUMMARY.to_owned(), json)];
+    Ok(Prepared { file: write::ForOnce::new(scope.object(&request.unit), schema, batches, footer)?, summary })
 }
 
 /// The files of the staged objects of a scope.

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use futures::{Stream, stream};
@@ -56,7 +58,7 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
     let mut states = Vec::with_capacity(threads);
     let mut first: Option<(usize, Error)> = None;
     for end in ended {
-        let (state, error) = end.map_err(|_| Error::internal("a reading thread of the lake panicked"))?;
+        let (state, error) = end.map_err(|_| reader_panicked())?;
         states.push(state);
         if let Some((index, error)) = error
             && first.as_ref().is_none_or(|(earliest, _)| index < *earliest)
@@ -77,6 +79,114 @@ pub(crate) fn map_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Re
     let mut done: Vec<(usize, R)> = states.into_iter().flatten().collect();
     done.sort_unstable_by_key(|(index, _)| *index);
     Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// What a thread gives of an item.
+enum Given<B, E> {
+    Part(B),
+    End(Result<E>),
+}
+
+/// Reads items on as many threads as are useful, and takes what they give as if they were read one after the other: the parts of an item in their
+/// order, then its end, then those of the next item. Of what is read ahead, a few parts wait for each thread.
+pub(crate) fn read_in_order<T: Sync, B: Send, E: Send>(
+    items: &[T],
+    read: impl Fn(&T, &mut dyn FnMut(B) -> Result<ControlFlow<()>>) -> Result<E> + Sync,
+    mut take: impl FnMut(B) -> Result<ControlFlow<()>>,
+    mut end: impl FnMut(E),
+) -> Result<ControlFlow<()>> {
+    let threads = workers().min(items.len());
+    if threads <= 1 {
+        return read_each(items, &read, &mut take, &mut end);
+    }
+    // Whoever takes the next item says in the same moment where its parts come.
+    let (begun, begins) = sync_channel::<Receiver<Given<B, E>>>(threads);
+    let next = Mutex::new((0, begun));
+    let work = || loop {
+        let (item, sender) = {
+            let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(item) = items.get(next.0) else { break };
+            let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+            if next.1.send(receiver).is_err() {
+                break;
+            }
+            next.0 += 1;
+            (item, sender)
+        };
+        let mut send = |part| Ok(if sender.send(Given::Part(part)).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) });
+        let ended = read(item, &mut send);
+        if sender.send(Given::End(ended)).is_err() {
+            break;
+        }
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        if handles.is_empty() {
+            // The system gives no more threads.
+            return read_each(items, &read, &mut take, &mut end);
+        }
+        let taking = || take_all(&begins, items.len(), &mut take, &mut end);
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(taking));
+        // Who still reads is not waited for.
+        drop(begins);
+        let has_panicked = handles.into_iter().map(std::thread::ScopedJoinHandle::join).fold(false, |any, ended| any | ended.is_err());
+        match taken {
+            Ok(Ok(_)) if has_panicked => Err(reader_panicked()),
+            Ok(taken) => taken,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn reader_panicked() -> Error {
+    Error::internal("a reading thread of the lake panicked")
+}
+
+/// Takes what threads give of so many items.
+fn take_all<B, E>(
+    begins: &Receiver<Receiver<Given<B, E>>>,
+    items: usize,
+    take: &mut impl FnMut(B) -> Result<ControlFlow<()>>,
+    end: &mut impl FnMut(E),
+) -> Result<ControlFlow<()>> {
+    for _ in 0..items {
+        let parts = begins.recv().map_err(|_| reader_panicked())?;
+        loop {
+            match parts.recv().map_err(|_| reader_panicked())? {
+                Given::Part(part) => {
+                    if take(part)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Given::End(ended) => {
+                    end(ended?);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// As [`read_in_order`], on this thread.
+fn read_each<T, B, E>(
+    items: &[T],
+    read: &impl Fn(&T, &mut dyn FnMut(B) -> Result<ControlFlow<()>>) -> Result<E>,
+    take: &mut impl FnMut(B) -> Result<ControlFlow<()>>,
+    end: &mut impl FnMut(E),
+) -> Result<ControlFlow<()>> {
+    for item in items {
+        let mut flow = ControlFlow::Continue(());
+        let ended = read(item, &mut |part| {
+            flow = take(part)?;
+            Ok(flow)
+        })?;
+        if flow.is_break() {
+            return Ok(flow);
+        }
+        end(ended);
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Runs blocking work off the async threads.
@@ -126,7 +236,7 @@ pub(crate) fn stream_ahead<T: Send + 'static>(
             Some(Ok(Some(item))) => Some((Ok(item), Some(receiver))),
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(Error::internal("a reading thread of the lake panicked")), None)),
+            None => Some((Err(reader_panicked()), None)),
         }
     }))
 }
@@ -134,6 +244,54 @@ pub(crate) fn stream_ahead<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_come_in_order_whoever_is_faster() {
+        let items: Vec<u64> = (0..200).collect();
+        let parts = |item: u64| item % 7;
+        let read = |item: &u64, sink: &mut dyn FnMut((u64, u64)) -> Result<ControlFlow<()>>| {
+            std::thread::sleep(std::time::Duration::from_micros(*item % 3 * 100));
+            for part in 0..parts(*item) {
+                if sink((*item, part))?.is_break() {
+                    break;
+                }
+            }
+            if *item == 150 { Err(Error::invalid("150")) } else { Ok(*item) }
+        };
+        let all: Vec<(u64, u64)> = items.iter().flat_map(|item| (0..parts(*item)).map(|part| (*item, part))).collect();
+        // The first 150 items have no error; then each way to stop.
+        let (mut taken, mut ended) = (Vec::new(), Vec::new());
+        let flow = read_in_order(
+            &items[..150],
+            read,
+            |part| {
+                taken.push(part);
+                Ok(ControlFlow::Continue(()))
+            },
+            |item| ended.push(item),
+        )
+        .unwrap();
+        assert!(flow.is_continue() && taken == all[..taken.len()] && ended == items[..150]);
+        assert_eq!(taken.len(), items[..150].iter().map(|item| usize::try_from(parts(*item)).unwrap()).sum::<usize>());
+        let error = read_in_order(&items, read, |_| Ok(ControlFlow::Continue(())), drop).unwrap_err();
+        assert_eq!(error.message(), "150");
+        for most in [1, 2, 30, 100] {
+            let mut taken = Vec::new();
+            let take = |part| {
+                taken.push(part);
+                Ok(if taken.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            };
+            assert!(read_in_order(&items, read, take, drop).unwrap().is_break());
+            assert_eq!(taken, all[..most]);
+        }
+        let refuse = |_| Err(Error::invalid("enough"));
+        assert_eq!(read_in_order(&items, read, refuse, drop).unwrap_err().message(), "enough");
+        let panics = |item: &u64, sink: &mut dyn FnMut(u64) -> Result<ControlFlow<()>>| {
+            assert!(*item != 20, "as a decoder may");
+            sink(*item).map(|_| ())
+        };
+        assert!(read_in_order(&items, panics, |_| Ok(ControlFlow::Continue(())), drop).unwrap_err().message().contains("panicked"));
+    }
 
     #[test]
     fn the_first_failure_in_order_is_the_one_told() {

@@ -1,7 +1,7 @@
 //! Writes Parquet files, whole or not at all, with the same bytes for the same rows. Each is sealed, so that later changes show.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -33,6 +33,56 @@ pub(crate) fn parquet(path: &Path, schema: &SchemaRef, batches: &[RecordBatch], 
     let pairs: Vec<KeyValue> = footer.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
     let mut batches = batches.iter().cloned();
     write_parquet(path, schema, pairs, false, || Ok(batches.next()))
+}
+
+/// With more rows, what is read only once is compressed, too.
+const MOST_PLAIN_ROWS: usize = 8_192;
+
+/// A file that is soon read and removed again, ready to be written.
+pub(crate) struct ForOnce {
+    path: PathBuf,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    footer: Vec<(String, String)>,
+    /// The file, if it has few rows.
+    encoded: Option<Vec<u8>>,
+}
+
+impl ForOnce {
+    /// Prepares a file. Few rows are not compressed: a file has a compressor and a decompressor for each of its columns, and these take a megabyte, and
+    /// longer than all else.
+    pub(crate) fn new(path: PathBuf, schema: SchemaRef, batches: Vec<RecordBatch>, footer: Vec<(String, String)>) -> Result<Self> {
+        let mut new = Self { path, schema, batches, footer, encoded: None };
+        if new.rows() <= MOST_PLAIN_ROWS {
+            let pairs = std::mem::take(&mut new.footer).into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+            let properties =
+                WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).set_key_value_metadata(Some(pairs)).build();
+            let failed = |error| refused(error, &new.path);
+            let mut bytes = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut bytes, new.schema.clone(), Some(properties)).map_err(failed)?;
+            new.batches.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
+            writer.close().map_err(failed)?;
+            new.encoded = Some(bytes);
+        }
+        Ok(new)
+    }
+
+    fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Writes it.
+    pub(crate) fn write(self) -> Result<Usage> {
+        let rows_written = self.rows() as u64;
+        let Self { path, schema, batches, footer, encoded } = self;
+        let Some(bytes) = encoded else { return parquet(&path, &schema, &batches, footer) };
+        let bytes_written = files::write_whole(&path, |file| {
+            let mut written = *file.get_ref();
+            let sealed = file.write_all(&bytes).and_then(|()| file.flush()).and_then(|()| seal::add(&mut written));
+            sealed.map_err(|error| files::io_error(error, "write", &path))
+        })?;
+        Ok(Usage { rows_written, bytes_written, objects_written: 1, ..Usage::default() })
+    }
 }
 
 /// Writes batches to one file as they come; whole numbers in them are mostly in order. On an error nothing of it is left, and the old file of that name stays.

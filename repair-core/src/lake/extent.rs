@@ -77,7 +77,14 @@ impl Listing {
         let evidence = self.evidence.take().or(nothing).filter(|all| all.len() == self.objects.len()).map(|evidence| {
             let mut all: Vec<_> = self.objects.iter().map(|(part, name, bytes, _)| (part, name, bytes)).zip(&evidence).collect();
             all.sort_unstable();
-            blake3::hash(format!("{all:?}").as_bytes()).to_hex().to_string()
+            let mut hasher = blake3::Hasher::new();
+            for ((part, name, bytes), evidence) in all {
+                hasher.update(&[*part as u8]).update(&bytes.to_le_bytes());
+                for text in [name, evidence] {
+                    hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+                }
+            }
+            hasher.finalize().to_hex().to_string()
         });
         self.objects.sort_unstable();
         let mut hasher = blake3::Hasher::new();

@@ -108,5 +108,7 @@ pub(super) fn small_files(root: &Path, days: usize, keys_of: usize) -> (u64, u64
         generate::date(days - 1),
         keys(keys_of),
     );
+    // As where the command runs, whose journal is there. Without the folder, nothing would be kept of the first look.
+    std::fs::create_dir_all(root.join(".repair")).unwrap();
     output(&run(root, &text, "succeeded"), "fill", ["repaired", "unresolved"])
 }

@@ -5,10 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use repair_core::Result;
 use repair_core::lake::partition::TimeBounds;
-use repair_core::lake::shape;
 use repair_core::model::{Format, Key, SlotGrid, SlotRange, Table};
 
 use super::count::{Asked, Counts, Totals, changed, count};
@@ -22,8 +21,8 @@ use crate::read::{self, Tally, parquet};
 const BATCH_ROWS: usize = 32_768;
 
 /// What one thread reads at a time: a file, or some row groups of one.
-pub(super) struct Piece {
-    pub(super) file: DataFile,
+pub(super) struct Piece<'a> {
+    pub(super) file: &'a DataFile,
     pub(super) groups: Groups,
     /// The number of the file, if what is read of it is to be kept.
     pub(super) record: Option<usize>,
@@ -65,8 +64,8 @@ pub(super) struct Counting<'a> {
     pub(super) bounds: &'a TimeBounds,
     /// The number of each requested key.
     pub(super) targets: &'a HashMap<Key, u32>,
-    /// The columns by which rows are judged, if the table leaves out bad rows.
-    pub(super) judged: Option<&'a SchemaRef>,
+    /// The columns by which rows are judged: key and time, unless the table leaves out bad rows.
+    pub(super) judged: &'a SchemaRef,
 }
 
 /// Counts the rows of a range of slots, by key.
@@ -87,8 +86,8 @@ impl<'a> Counter<'a> {
         Asked { slots: self.of.asked, targets: self.of.targets, counts: &mut self.counts, totals: &mut self.totals, file }
     }
 
-    pub(super) fn read(&mut self, piece: &Piece) -> Result<()> {
-        let (file, Counting { table, bounds, .. }) = (&piece.file, self.of);
+    pub(super) fn read(&mut self, piece: &Piece<'_>) -> Result<()> {
+        let (file, Counting { table, bounds, .. }) = (piece.file, self.of);
         if let Groups::Kept(known, parts, _) = &piece.groups
             && let Some(sections) = known.sections(parts)
         {
@@ -113,8 +112,8 @@ impl<'a> Counter<'a> {
     }
 
     /// Reads row groups of a file whose key and time need no conversion.
-    fn read_groups(&mut self, piece: &Piece, opened: parquet::Opened, groups: &[usize]) -> Result<()> {
-        let (file, Counting { table, grid, .. }) = (&piece.file, self.of);
+    fn read_groups(&mut self, piece: &Piece<'_>, opened: parquet::Opened, groups: &[usize]) -> Result<()> {
+        let (file, Counting { table, grid, .. }) = (piece.file, self.of);
         let names: Vec<&str> = table.key.iter().map(String::as_str).chain([table.time.as_str()]).collect();
         let mut tape = match piece.record {
             Some(number) => Layout::of_parquet(&opened, table, false).ok().map(|layout| {
@@ -135,11 +134,8 @@ impl<'a> Counter<'a> {
     }
 
     /// Reads a file whose rows are brought into shape, and may be bad.
-    fn read_rows(&mut self, piece: &Piece) -> Result<()> {
-        let (file, Counting { table, grid, bounds, judged, .. }) = (&piece.file, self.of);
-        let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
-        let shape = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-        let judged = judged.unwrap_or(&shape).clone();
+    fn read_rows(&mut self, piece: &Piece<'_>) -> Result<()> {
+        let (file, Counting { table, grid, bounds, judged, .. }) = (piece.file, self.of);
         let layout = match piece.record {
             Some(_) if table.format == Format::Parquet => Layout::of_parquet(&parquet::open(file)?, table, true).ok(),
             Some(_) => Some(Layout::of_text()),
@@ -150,7 +146,7 @@ impl<'a> Counter<'a> {
         let mut tape =
             piece.record.zip(layout).map(|(number, layout)| Tape::new(grid, number, Arc::new(layout), std::iter::once((0, u64::MAX))));
         let mut tally = Tally::default();
-        let usage = read::rows(table, file, &judged, bounds, &mut tally, &mut |batch| match &mut tape {
+        let usage = read::rows(table, file, judged, bounds, &mut tally, &mut |batch| match &mut tape {
             Some(tape) => self.record(file, tape, &batch),
             None => self.count(file, &batch),
         })?;

@@ -1,7 +1,7 @@
 //! What is known of files from earlier looks, and what this look adds to it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arrow::datatypes::Schema;
@@ -14,6 +14,7 @@ use crate::files::DataFile;
 use crate::kept::{Bytes, Entry, Kept, New, PackId, put_number, put_signed};
 use crate::lake::Inner;
 use crate::read::parquet;
+use crate::threads;
 
 /// The parts in which a file is counted, and what says which of them are to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,8 @@ pub(super) struct Keeping {
     /// Before anything was read.
     begun: SystemTime,
     settles: Duration,
+    /// The pack of each file that is to be read, by the number of the file.
+    packs: HashMap<usize, PackId>,
     /// How many things are still to be read for each pack. When it is none, the pack is written, so that what waits to be kept stays small.
     waiting: HashMap<PackId, usize>,
     /// What was read for each pack, by file.
@@ -155,6 +158,7 @@ impl Keeping {
             kept,
             begun: SystemTime::now(),
             settles: lake.settles,
+            packs: HashMap::new(),
             waiting: HashMap::new(),
             recorded: BTreeMap::new(),
             has_written: false,
@@ -171,16 +175,25 @@ impl Keeping {
         file.stamp.is_settled(self.begun, self.settles)
     }
 
-    /// Awaits that these are read.
-    pub(super) fn await_all<'a>(&mut self, files: impl Iterator<Item = &'a DataFile>) {
-        for pack in files.filter_map(|file| self.kept.pack_of(file)) {
+    /// Awaits that these are read, each with its number; some may come several times.
+    pub(super) fn await_all<'a>(&mut self, files: impl Iterator<Item = (usize, &'a DataFile)>) {
+        let mut last = None;
+        for (number, file) in files {
+            // The parts of a file follow each other, mostly.
+            let pack = match last {
+                Some((known, pack)) if known == number => Some(pack),
+                _ => self.kept.pack_of(file),
+            };
+            let Some(pack) = pack else { continue };
+            last = Some((number, pack));
+            self.packs.insert(number, pack);
             *self.waiting.entry(pack).or_default() += 1;
         }
     }
 
     /// Takes what was read of a file.
     pub(super) fn take(&mut self, file: &DataFile, recorded: Recorded) {
-        let Some(pack) = self.kept.pack_of(file) else { return };
+        let Some(pack) = self.packs.get(&recorded.file).copied() else { return };
         let Recorded { file: number, layout, part, bytes } = recorded;
         let new = || Parts { file: file.clone(), layout: layout.clone(), parts: vec![None; layout.parts()] };
         let known = self.recorded.entry(pack).or_default().entry(number).or_insert_with(new);
@@ -192,20 +205,26 @@ impl Keeping {
         }
     }
 
-    /// Notes that these were read, and keeps what belongs to packs for which nothing more is to be read.
-    pub(super) fn done<'a>(&mut self, files: impl Iterator<Item = &'a DataFile>) {
-        for pack in files.filter_map(|file| self.kept.pack_of(file)).collect::<Vec<_>>() {
+    /// Notes that these were read, by the numbers of their files, and keeps what belongs to packs for which nothing more is to be read.
+    pub(super) fn done(&mut self, files: impl Iterator<Item = usize>) {
+        let mut whole = Vec::new();
+        for pack in files.filter_map(|number| self.packs.get(&number).copied()) {
             let left = self.waiting.entry(pack).or_insert(1);
             *left = left.saturating_sub(1);
-            if *left > 0 {
-                continue;
+            if *left == 0 {
+                whole.extend(self.recorded.remove(&pack).map(|recorded| (pack, Mutex::new(recorded))));
             }
-            let Some(recorded) = self.recorded.remove(&pack) else { continue };
-            let new = |Parts { file, layout, parts }: Parts| self.kept.new_entry(&file, (self.begun, self.settles), layout.encode(), parts);
-            let new: Vec<New> = recorded.into_values().filter_map(new).collect();
-            self.has_written |= !new.is_empty();
-            self.kept.add(pack, new);
         }
+        let written = threads::map_parallel(&whole, |(pack, recorded)| {
+            let recorded = std::mem::take(&mut *recorded.lock().unwrap_or_else(PoisonError::into_inner));
+            let entry =
+                |Parts { file, layout, parts }: Parts| self.kept.new_entry(&file, (self.begun, self.settles), layout.encode(), parts);
+            let new: Vec<New> = recorded.into_values().filter_map(entry).map(|(_, new)| new).collect();
+            let has_any = !new.is_empty();
+            self.kept.add(*pack, new);
+            Ok(has_any)
+        });
+        self.has_written |= written.is_ok_and(|written| written.contains(&true));
     }
 
     /// Ends the look.

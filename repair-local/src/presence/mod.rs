@@ -9,8 +9,9 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use repair_core::lake::PresenceRequest;
 use repair_core::model::{Format, Key, Presence, SlotGrid, SlotRange, SlotSet, Table, TablePresence};
 use repair_core::{Error, Result};
@@ -71,10 +72,14 @@ pub(crate) fn in_pieces(
     let reaches: Vec<TimeBounds> = pieces.iter().map(|piece| TimeBounds::of_slots(&grid, *piece)).collect();
     let to_read = to_read(table, &files, &bounds, &reaches, keeping.as_ref())?;
     if let Some(keeping) = &mut keeping {
-        keeping.await_all(to_read.iter().filter_map(|next| files.get(next.file)));
+        keeping.await_all(to_read.iter().filter_map(|next| Some((next.file, files.get(next.file)?))));
     }
     let mut to_read = to_read.as_slice();
-    let counting = Counting { table, grid, asked: request.slots, bounds: &bounds, targets: &targets, judged: judged.as_ref() };
+    let judged = judged.unwrap_or_else(|| {
+        let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
+        Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+    });
+    let counting = Counting { table, grid, asked: request.slots, bounds: &bounds, targets: &targets, judged: &judged };
     let mut totals = Totals::default();
     // What is known of pieces to come.
     let mut ahead = Counts::new(grid, SlotRange::new(request.slots.first, request.slots.first), keys.len())?;
@@ -86,7 +91,7 @@ pub(crate) fn in_pieces(
         let size = Counts::new(grid, known, keys.len())?;
         let new = || Counter::new(counting, size.like());
         let work = work(table, &files, now, &bounds, keeping.as_ref())?;
-        let counters = threads::fold_parallel(&work, new, |counter, piece| read::guarded(&piece.file, || counter.read(piece)))?;
+        let counters = threads::fold_parallel(&work, new, |counter, piece| read::guarded(piece.file, || counter.read(piece)))?;
         drop(work);
         let mut counts = size;
         for (number, counter) in counters.into_iter().enumerate() {
@@ -103,7 +108,7 @@ pub(crate) fn in_pieces(
             }
         }
         if let Some(keeping) = &mut keeping {
-            keeping.done(now.iter().filter_map(|next| files.get(next.file)));
+            keeping.done(now.iter().map(|next| next.file));
         }
         counts.merge(&ahead);
         let is_last = at + 1 == pieces.len();
@@ -236,9 +241,15 @@ pub(crate) fn has_time(table: &Table, columns: &Schema) -> bool {
 
 /// What to count now, for several threads: what is known of files, files, or row groups of files so large that one thread would be left working
 /// alone.
-fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBounds, keeping: Option<&Keeping>) -> Result<Vec<Piece>> {
+fn work<'a>(
+    table: &Table,
+    files: &'a [DataFile],
+    to_read: &'a [ToRead],
+    bounds: &TimeBounds,
+    keeping: Option<&Keeping>,
+) -> Result<Vec<Piece<'a>>> {
     let mut pieces = Vec::with_capacity(to_read.len());
-    let mut to_open: Vec<(&ToRead, &DataFile)> = Vec::new();
+    let mut to_open: Vec<(&ToRead, &'a DataFile)> = Vec::new();
     let record = |next: &ToRead, file: &DataFile| keeping.filter(|keeping| keeping.is_settled(file)).map(|_| next.file);
     for (next, file, known) in known_of(files, to_read, keeping) {
         let parts = known.as_ref().and_then(|known| match &next.groups {
@@ -248,7 +259,7 @@ fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBoun
         match known.zip(parts).filter(|(known, parts)| known.has_all(parts)) {
             Some((known, parts)) => {
                 let groups = Groups::Kept(known, parts, next.groups.clone());
-                pieces.push(Piece { file: file.clone(), groups, record: record(next, file) });
+                pieces.push(Piece { file, groups, record: record(next, file) });
             }
             None => to_open.push((next, file)),
         }
@@ -257,7 +268,7 @@ fn work(table: &Table, files: &[DataFile], to_read: &[ToRead], bounds: &TimeBoun
     // The number of footers in memory is then at most twice that of the threads, however many files there are.
     let large = total / (2 * threads::workers() as u64);
     for (next, file) in to_open {
-        let piece = |groups: Groups| Piece { file: file.clone(), groups, record: record(next, file) };
+        let piece = |groups: Groups| Piece { file, groups, record: record(next, file) };
         if !is_direct(table) || threads::workers() == 1 || next.bytes <= large {
             pieces.push(piece(Groups::of(next.groups.clone())));
             continue;

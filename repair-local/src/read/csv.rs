@@ -222,6 +222,9 @@ pub(super) fn lines(table: &Table, file: &DataFile, offsets: &[u64]) -> Vec<u64>
 fn lines_of(csv: &Csv, file: &DataFile, offsets: &[u64]) -> Vec<u64> {
     let mut found = Vec::with_capacity(offsets.len());
     let mut wanted = offsets.iter().copied().peekable();
+    if offsets.is_empty() {
+        return found;
+    }
     let Ok(mut text) = start(csv, file) else { return found };
     // Records begin after blank lines and comments, and lines end as `sed` counts them: with a line feed, also within quotes.
     let (mut line, mut at) = (u64::from(csv.skip_lines) + 1, 0u64);
@@ -369,9 +372,10 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
     let schema = Arc::new(Schema::new(fields));
     let nulls: Vec<Vec<&[u8]>> = names.iter().map(|name| table.nulls_of(name).map(str::as_bytes).collect()).collect();
     let (mut is_more, mut is_known) = (true, false);
+    let likely = file.likely_rows(BATCH_ROWS);
     while is_more {
-        let mut columns: Vec<Texts> = names.iter().map(|_| Texts::with_capacity(BATCH_ROWS)).collect();
-        let mut offsets = Offsets(Vec::with_capacity(BATCH_ROWS));
+        let mut columns: Vec<Texts> = names.iter().map(|_| Texts::with_capacity(likely)).collect();
+        let mut offsets = Offsets(Vec::with_capacity(likely));
         while offsets.0.len() < BATCH_ROWS && offsets.bytes() < MAX_BATCH_BYTES {
             is_more = records.next(file)?;
             if !is_more {

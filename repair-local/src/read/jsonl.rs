@@ -59,16 +59,18 @@ struct Chunks {
     line: u64,
     /// How many bytes a chunk has had.
     usual_bytes: usize,
+    /// How many lines there is room for at first.
+    likely: usize,
 }
 
 impl Chunks {
     fn open(table: &Table, file: &DataFile) -> Result<Self> {
-        Ok(Self { reader: open::text(file, table.csv.encoding)?, line: 0, usual_bytes: 0 })
+        Ok(Self { reader: open::text(file, table.csv.encoding)?, line: 0, usual_bytes: 0, likely: file.likely_rows(BATCH_ROWS) })
     }
 
     /// The next lines that are not blank; `None` at the end.
     fn next(&mut self, file: &DataFile) -> Result<Option<Chunk>> {
-        let mut chunk = Chunk { bytes: Vec::with_capacity(self.usual_bytes), lines: Vec::with_capacity(BATCH_ROWS) };
+        let mut chunk = Chunk { bytes: Vec::with_capacity(self.usual_bytes), lines: Vec::with_capacity(self.likely) };
         let is_blank = |text: &[u8]| text.iter().all(u8::is_ascii_whitespace);
         // Where the line begins that is being read.
         let mut start = 0;

@@ -11,13 +11,18 @@ use crate::files::{self, Compression, DataFile};
 
 const BUFFER_BYTES: usize = 1 << 18;
 
+/// The least buffer of a small file.
+const LEAST_BUFFER_BYTES: usize = 1 << 9;
+
 /// How a compressed file begins.
 const MAGIC: [(Compression, &[u8]); 3] =
     [(Compression::Gzip, b"\x1f\x8b"), (Compression::Zstd, b"\x28\xb5\x2f\xfd"), (Compression::Bzip2, b"BZh")];
 
 /// Opens a file for reading as text, after its byte-order mark.
 pub(super) fn text(file: &DataFile, encoding: Encoding) -> Result<Box<dyn BufRead>> {
-    let mut raw = BufReader::with_capacity(BUFFER_BYTES, files::open(&file.path)?);
+    // One read then takes all of a small file.
+    let buffer = usize::try_from(file.bytes).map_or(BUFFER_BYTES, |bytes| bytes.saturating_add(1).clamp(LEAST_BUFFER_BYTES, BUFFER_BYTES));
+    let mut raw = BufReader::with_capacity(buffer, files::open(&file.path)?);
     let mut bytes: Box<dyn BufRead> = match compression(file, &mut raw)? {
         Compression::None => Box::new(raw),
         Compression::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(raw)),

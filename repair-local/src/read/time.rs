@@ -703,6 +703,8 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -773,8 +775,8 @@ mod tests {
             bytes: 0,
             compression: crate::files::Compression::None,
             has_ending: true,
-            names: Vec::new(),
-            values: Vec::new(),
+            folders: Arc::default(),
+            values: Arc::default(),
             span: None,
             reach: None,
             time_us: None,

@@ -56,6 +56,9 @@ use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 /// How many hours of all keys one rollup of the lake may cover, open or not: those that are open are held in memory, at about 300 bytes each until
 /// they are written.
 const MOST_HOURS_AT_ONCE: u64 = 1 << 19;
+/// How many of them are read, in a lake of files, before they are written while the next ones are read: fewer than one rollup may cover, since of what is
+/// read, all is in memory. A lake that is queried answers as much as it may with one query.
+const HOURS_OF_STRETCH: u64 = MOST_HOURS_AT_ONCE / 2;
 /// How many hours are written at once, held in memory at about 100 bytes each: those of a partition, or of the whole table if it has none.
 const MOST_HOURS: usize = 5_000_000;
 
@@ -162,9 +165,10 @@ impl Aggregator for HourlyBars {
             None => vec![Summary::default(); job.parts.len()],
         };
         let most_hours = MOST_HOURS_AT_ONCE / scope.keys.len().max(1) as u64;
+        let at_once = if context.lake.is_queried() { MOST_HOURS_AT_ONCE } else { HOURS_OF_STRETCH };
         let mut stretches = Vec::new();
         for changed in job.changed(known.as_ref()) {
-            stretches.extend(stretches::cut(&changed, unit, most_hours)?);
+            stretches.extend(stretches::cut(&changed, unit, at_once / scope.keys.len().max(1) as u64)?);
         }
         let mut usage = Usage::default();
         let mut next = match stretches.first() {
