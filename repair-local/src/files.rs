@@ -337,12 +337,12 @@ impl Walk<'_> {
             self.entry(folder, &entry, path, name, &mut below)
         });
         // What is wrong in a folder before is found first.
-        self.below(below, depth)?;
+        self.below(&below, depth)?;
         looked_at
     }
 
     /// Lists folders, and puts what is in them where they are among the files.
-    fn below(&mut self, below: Vec<Below>, depth: usize) -> Result<()> {
+    fn below(&mut self, below: &[Below], depth: usize) -> Result<()> {
         let list = |below: &Below| {
             let Below { path, stamp, names, hive, .. } = below;
             let found = Found { files: Vec::new(), folders: Vec::new() };
@@ -353,7 +353,7 @@ impl Walk<'_> {
             Ok(walk.found)
         };
         let found = if below.len() >= MIN_PARALLEL_FOLDERS {
-            threads::map_parallel(&below, list)?
+            threads::map_parallel(below, list)?
         } else {
             below.iter().map(list).collect::<Result<_>>()?
         };

@@ -38,6 +38,9 @@ pub(crate) struct Place {
     pub(crate) outdated: Option<PathBuf>,
 }
 
+/// What the files of a folder share: the names of the folders, and the values of columns in them.
+type FolderFacts = (Arc<[String]>, Arc<[(String, String)]>);
+
 impl Place {
     /// Where a table lies in the lake of a root. The overlay lies beside the table, but never outside the root: the overlay of a table
     /// elsewhere lies in the root, under the table's name.
@@ -146,9 +149,9 @@ impl Place {
         // Unless a file's own name says something, the files of a folder are alike.
         let by_folder =
             table.layout.as_ref().is_none_or(|layout| !layout.path.names_a_file()) && !matches!(table.reading.form, TimeForm::Path(_));
-        let mut last: Option<(Arc<[String]>, Arc<[(String, String)]>, DataFile)> = None;
+        let mut last: Option<(FolderFacts, DataFile)> = None;
         for file in &mut found.files {
-            if let Some((folders, values, known)) = &last
+            if let Some(((folders, values), known)) = &last
                 && Arc::ptr_eq(folders, &file.folders)
                 && Arc::ptr_eq(values, &file.values)
             {
@@ -157,7 +160,7 @@ impl Place {
             }
             let (folders, values) = (file.folders.clone(), file.values.clone());
             read_path(table, file)?;
-            last = by_folder.then(|| (folders, values, file.clone()));
+            last = by_folder.then(|| ((folders, values), file.clone()));
         }
         Ok(found)
     }

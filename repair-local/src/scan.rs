@@ -302,7 +302,10 @@ fn within_reach(file: &DataFile, bounds: &TimeBounds) -> TimeBounds {
 }
 
 fn project(batch: RecordBatch, columns: Option<&[usize]>) -> Result<RecordBatch> {
-    Ok(columns.map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?)
+    match columns {
+        Some(columns) => Ok(batch.project(columns)?),
+        None => Ok(batch),
+    }
 }
 
 /// Files that are smaller than this together are read on one thread, since starting others would take as long.

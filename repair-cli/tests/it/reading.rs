@@ -492,7 +492,9 @@ fn json_that_cannot_be_printed_is_an_error_on_standard_error() {
         (&["export", "readngs", "--out", "x.csv"], "readngs"),
     ] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = world.repair().args(arguments).arg("--json").stdout(full).output().unwrap();
+        let mut repair = Command::new(assert_cmd::cargo::cargo_bin!("repair"));
+        repair.current_dir(world.lake().parent().unwrap()).env_remove("REPAIR_LAKE");
+        let output = repair.args(arguments).arg("--json").stdout(full).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{arguments:?}: {said}");
         assert!(said.contains("standard output takes nothing") && said.contains(why), "{arguments:?}: {said}");
