@@ -296,8 +296,7 @@ async fn unread(context: &StepContext, table: &str) -> Vec<String> {
         format!("{}; it is left out of table `{}`, so nothing judges or repairs it; write it in one way in all files", of.why(), table.name)
     };
     let of_mixed = |of: shape::LeftOut| {
-        let [one, other] = &of.files;
-        let (numbers, words) = if of.types[0].starts_with("Utf8") { (other, one) } else { (one, other) };
+        let [numbers, words] = &of.files;
         format!(
             "column `{column}` of table `{}` has numbers in {numbers} and words in {words}, so it is text, and what computes leaves it empty; declare what it is, \
              `columns: {{ {column}: number }}` or `text`",

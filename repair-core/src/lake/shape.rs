@@ -353,7 +353,8 @@ pub fn left_out(schema: &Schema) -> Vec<LeftOut> {
 const MIXED: &str = "repair:mixed";
 
 /// The columns that are text because one file of text has words in them, where another has numbers alone, or because a file has both. What computes
-/// leaves them empty, so one word can take a column of numbers from all rows. Types that are declared are never mixed, and those of keys and times do not matter.
+/// leaves them empty, so one word can take a column of numbers from all rows. The place with numbers comes first. Types that are declared are never
+/// mixed, and those of keys and times do not matter.
 pub fn mixed(schema: &Schema) -> Vec<LeftOut> {
     schema.metadata().get(MIXED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
@@ -421,13 +422,18 @@ impl Merged {
         }
     }
 
-    /// Notes a column that has numbers in one file and text in another.
+    /// Notes a column that has numbers in one file, and text or true and false in another.
     fn note_mixed(&mut self, at: usize, file: &str, kind: &DataType) {
         let (known, (of_one, _)) = (&self.fields[at], &self.origins[at]);
         let one = known.data_type();
-        let is_mixed = (one.is_numeric() && is_text(kind)) || (is_text(one) && kind.is_numeric());
-        if is_mixed && !self.mixed.iter().any(|mixed| mixed.column == *known.name()) {
-            let (types, files) = ([one.to_string(), kind.to_string()], [of_one.clone(), file.to_owned()]);
+        let are_words = |kind: &DataType| is_text(kind) || *kind == DataType::Boolean;
+        let (types, files) = match (one.is_numeric(), kind.is_numeric()) {
+            (true, false) if are_words(kind) => ([one, kind], [of_one.as_str(), file]),
+            (false, true) if are_words(one) => ([kind, one], [file, of_one.as_str()]),
+            _ => return,
+        };
+        if !self.mixed.iter().any(|mixed| mixed.column == *known.name()) {
+            let (types, files) = (types.map(DataType::to_string), files.map(str::to_owned));
             self.mixed.push(LeftOut { column: known.name().clone(), types, files, also: None });
         }
     }

@@ -209,12 +209,13 @@ impl Seen {
         }
     }
 
-    /// The fields that one type holds, by a name that begins like this. The others are left out.
+    /// The fields that one type holds, by a name that begins like this. The others are left out. Records without fields have no values, and are no
+    /// columns: Parquet has no type for them.
     fn fields(&self, within: &str, left_out: &mut Vec<LeftOut>) -> Vec<Field> {
         let typed = |(name, seen): (&String, &Self)| {
             let whole = format!("{within}{name}");
             match seen.data_type(&whole, left_out) {
-                Ok(kind) => Some(Field::new(name, kind, true)),
+                Ok(kind) => Some(Field::new(name, kind, true)).filter(|field| !holds_nothing(field.data_type())),
                 Err((lines, types)) => {
                     let files = lines.map(|line| format!("line {line}"));
                     left_out.push(LeftOut { column: whole, types: types.map(str::to_owned), files, also: None });
@@ -250,11 +251,21 @@ impl Seen {
         })
     }
 
-    /// That there are words among numbers, by the first line of each.
+    /// That there are words among numbers, or true and false, by the first line of each.
     fn mixed(&self, name: &str) -> Option<LeftOut> {
-        let lines = [self.number?, self.text?].map(|line| format!("line {line}"));
+        let word = self.text.into_iter().chain(self.boolean).min();
+        let lines = [self.number?, word?].map(|line| format!("line {line}"));
         let types = [DataType::Float64.to_string(), DataType::Utf8.to_string()];
         Some(LeftOut { column: name.to_owned(), types, files: lines, also: None })
+    }
+}
+
+/// Whether a column of this type could only hold records without fields.
+fn holds_nothing(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(fields) => fields.is_empty(),
+        DataType::List(item) => holds_nothing(item.data_type()),
+        _ => false,
     }
 }
 

@@ -18,6 +18,9 @@ const MOST_WORDS: usize = 3;
 /// With more different words, a column is text; it is one of numbers all the same if it has so many times more of these.
 const MANY_NUMBERS: usize = 9;
 
+/// Codes such as `A7` are rarer among numbers that are no codes.
+const MANY_NUMBERS_FOR_CODES: usize = 99;
+
 /// The type of a column's first rows.
 #[derive(Debug, Default)]
 pub(super) struct Inferred {
@@ -27,28 +30,29 @@ pub(super) struct Inferred {
     text: usize,
     /// The first different texts that are no numbers.
     words: Vec<String>,
-    /// Whether a text is a code, such as `00123` or `A7`: then the numbers are codes, too.
+    /// Whether a text is a code, such as `A7`: then the numbers are probably codes, too.
     has_codes: bool,
-    /// Where the first number is, and the first text that is none.
+    /// Whether digits begin with a zero, such as `00123`: then the numbers are codes, too.
+    has_zeros: bool,
+    /// Where the first number is, and the first value that is none.
     first_number: Option<u64>,
-    first_text: Option<u64>,
+    first_word: Option<u64>,
 }
 
 impl Inferred {
     /// Adds a value of the record that begins after so many bytes.
     pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
         let kind = type_of(text, csv);
-        if kind.is_numeric() {
-            self.first_number.get_or_insert(offset);
-        }
+        let first = if kind.is_numeric() { &mut self.first_number } else { &mut self.first_word };
+        first.get_or_insert(offset);
         match kind {
             DataType::Int64 => self.whole += 1,
             DataType::Float64 => self.float += 1,
             DataType::Boolean => self.boolean += 1,
             _ => {
                 self.text += 1;
-                self.first_text.get_or_insert(offset);
                 self.has_codes |= is_code(text);
+                self.has_zeros |= text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
                 if self.words.len() <= MOST_WORDS && !self.words.iter().any(|word| word == text) {
                     self.words.push(text.to_owned());
                 }
@@ -74,12 +78,16 @@ impl Inferred {
         }
     }
 
-    /// Where the first number and the first word are, if words make text of a column that is mostly numbers.
+    /// Where the first number and the first word are, if words (or true and false) make text of a column that is mostly numbers.
     pub(super) fn mixed(&self) -> Option<[u64; 2]> {
-        let numbers = self.whole + self.float;
-        let are_odd = if self.words.len() <= MOST_WORDS { numbers >= self.text } else { numbers >= MANY_NUMBERS * self.text };
-        let is_mixed = self.data_type() == DataType::Utf8 && are_odd && self.boolean == 0 && !self.has_codes;
-        Some([self.first_number?, self.first_text?]).filter(|_| is_mixed)
+        let (numbers, words) = (self.whole + self.float, self.text + self.boolean);
+        let least = match self.words.len() {
+            _ if self.has_codes => MANY_NUMBERS_FOR_CODES,
+            0..=MOST_WORDS => 1,
+            _ => MANY_NUMBERS,
+        };
+        let is_mixed = self.data_type() == DataType::Utf8 && numbers >= least * words && !self.has_zeros;
+        Some([self.first_number?, self.first_word?]).filter(|_| is_mixed)
     }
 }
 

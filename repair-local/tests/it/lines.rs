@@ -283,6 +283,14 @@ fn a_word_among_numbers_of_one_file_is_named_by_its_line() {
     // Codes are text, whatever others look like.
     let codes = csv(&|row| (row % 10 == 9).then(|| format!("0{row}")));
     assert_eq!(mixed(&table, "a.csv", codes.as_bytes()), []);
+    // Rare codes among very many numbers are not what the column is made of.
+    let rare = csv(&|row| (row % 200 == 199).then(|| format!("E{}", row / 200 + 1)));
+    assert_eq!(mixed(&table, "a.csv", rare.as_bytes()), [("v".to_owned(), [line("2"), line("201")])]);
+    // Nor are true and false.
+    let truths = csv(&|row| (row == 300).then(|| "true".to_owned()));
+    assert_eq!(mixed(&table, "a.csv", truths.as_bytes()), [("v".to_owned(), [line("2"), line("302")])]);
+    let truths = json.replace("\"offline\"", "false");
+    assert_eq!(mixed(&jsonl(), "a.jsonl", truths.as_bytes()), [("v".to_owned(), [line("1"), line("501")])]);
     // A few different words leave the column one of numbers, and whoever reads it hears of the first.
     let few = csv(&|row| (row == 500).then(|| "offline".to_owned()));
     assert_eq!(mixed(&table, "a.csv", few.as_bytes()), []);

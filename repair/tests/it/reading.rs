@@ -182,6 +182,7 @@ fn one_word_in_one_file_does_not_take_a_column_of_numbers_in_silence() {
             "{\"k\":\"A\",\"ts\":\"2024-03-04T00:00:00Z\",\"v\":1}\n{\"k\":\"A\",\"ts\":\"2024-03-04T02:00:00Z\",\"v\":3}\n",
             "{\"k\":\"A\",\"ts\":\"2024-03-09T00:00:00Z\",\"v\":\"offline\"}\n",
         ),
+        ("csv", "k,ts,v\nA,2024-03-04T00:00:00Z,1\nA,2024-03-04T02:00:00Z,3\n", "k,ts,v\nA,2024-03-09T00:00:00Z,true\n"),
     ] {
         for [first, second] in [[numbers, words], [words, numbers]] {
             let world = World::new();
@@ -201,6 +202,24 @@ fn one_word_in_one_file_does_not_take_a_column_of_numbers_in_silence() {
             assert!(!report.problems.iter().any(|problem| problem.contains("has numbers in")), "{:?}", report.problems);
         }
     }
+}
+
+#[test]
+fn records_without_fields_stop_no_repair() {
+    let world = World::new();
+    let row = |hour: u32, more: &str| format!("{{\"k\":\"A\",\"ts\":\"2024-03-04T{hour:02}:00:00Z\",\"v\":{hour},{more}}}\n");
+    // In `meta` and `inner` no field is left that has one shape; the others never had one.
+    let rows = [
+        row(0, r#""e":{},"none":[],"list":[{}],"meta":{"a":1},"inner":{"x":{"y":[1]}}"#),
+        row(2, r#""e":{},"none":[],"list":[],"meta":{"a":{"b":1}},"inner":{"x":{"y":{}}}"#),
+    ];
+    world.write("t/a.jsonl", &rows.concat());
+    let steps = "  look: { detect: gaps, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T03:00:00Z\" }, next: fill }\n  fill: { repair: interpolate, \
+                 of: look, with: { max_gap: 2h }, next: check }\n  check: { verify: look, end: true }";
+    let report = world.run("format: jsonl, key: [k], time: ts, cadence: 1h", steps);
+    assert_eq!(report.step("check").map(|step| step.output["repaired"].clone()), Some(1.into()), "{report:?}");
+    let said: Vec<&String> = report.problems.iter().filter(|problem| problem.contains("no type holds the values of both")).collect();
+    assert!(said.len() == 2 && said[0].contains("`meta.a`") | said[1].contains("`meta.a`"), "{:?}", report.problems);
 }
 
 #[test]
