@@ -213,7 +213,7 @@ fn records_without_fields_stop_no_repair() {
         row(0, r#""e":{},"none":[],"list":[{}],"meta":{"a":1},"inner":{"x":{"y":[1]}}"#),
         row(2, r#""e":{},"none":[],"list":[],"meta":{"a":{"b":1}},"inner":{"x":{"y":{}}}"#),
     ];
-    world.write("t/a.jsonl", &rows.concat());
+    world.write("t/a.jsonl", rows.concat());
     let steps = "  look: { detect: gaps, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T03:00:00Z\" }, next: fill }\n  fill: { repair: interpolate, \
                  of: look, with: { max_gap: 2h }, next: check }\n  check: { verify: look, end: true }";
     let report = world.run("format: jsonl, key: [k], time: ts, cadence: 1h", steps);
