@@ -152,7 +152,10 @@ impl Desk {
     fn open_as(self: &Arc<Self>, run: &str, is_left_over: bool) {
         let mut runs = held(&self.runs);
         if let Some(run) = runs.get(run) {
-            run.woken.send_modify(|count| *count += 1);
+            // Nobody looks at a silent run any more, so it must not wait to be looked at.
+            if !*held(&run.is_silent) {
+                run.woken.send_modify(|count| *count += 1);
+            }
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -198,11 +201,18 @@ impl Desk {
             let is_at_rest = match self.attend_once(&run, count).await {
                 Ok(At::Silent) => {
                     // Nobody wants to hear of it, as long as its definition stays as it is.
+                    let is_at_rest = run.reading.lock().await.is_at_rest();
+                    let mut runs = held(&self.runs);
+                    // What was recorded while it was read may be its end, or another definition. Who wakes it holds the same lock.
+                    if *run.woken.borrow() != count {
+                        continue;
+                    }
                     *held(&run.is_silent) = true;
                     *held(&run.seen) = Some(count);
-                    if run.reading.lock().await.is_at_rest() {
-                        held(&self.runs).remove(&run.id);
+                    if is_at_rest {
+                        runs.remove(&run.id);
                     }
+                    drop(runs);
                     self.moved.notify_waiters();
                     return;
                 }
@@ -544,13 +554,13 @@ impl Observer for AtDesk {
     fn recorded(&self, _: &Recorded, _: &RunState) {}
 
     fn recorded_of(&self, run: &str, recorded: &Recorded, state: &RunState) {
-        let known = held(&self.0.runs).get(run).cloned();
-        if let Some(known) = known {
+        let mut runs = held(&self.0.runs);
+        if let Some(known) = runs.get(run) {
             if *held(&known.is_silent) {
                 match recorded.event {
-                    Event::DefinitionReplaced { .. } => drop(held(&self.0.runs).remove(run)),
+                    Event::DefinitionReplaced { .. } => drop(runs.remove(run)),
                     Event::RunEnded { .. } | Event::RunPaused => {
-                        held(&self.0.runs).remove(run);
+                        runs.remove(run);
                         return;
                     }
                     _ => return,
@@ -559,6 +569,7 @@ impl Observer for AtDesk {
                 return;
             }
         }
+        drop(runs);
         self.0.open(run);
     }
 }

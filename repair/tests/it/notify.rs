@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use repair::arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray};
-use repair::core::engine::Journal;
+use repair::core::engine::{Event, Journal, ListedRun, Recorded, RunHead, Signal};
 use repair::core::lake::Lake;
 use repair::core::plugin::{Deliver, Message};
 use repair::core::testing::{MemoryJournal, MemoryLake, VirtualClock};
@@ -399,6 +399,79 @@ fn a_workflow_without_notify_costs_nothing() {
             .unwrap();
     });
     assert_eq!(quiet, plain.lake.requests("put_artifact"), "nothing is kept about messages that nobody wants");
+}
+
+/// A journal whose answers are on their way for a while, so that a run goes on, and may end, before they arrive.
+struct Late {
+    inner: Arc<MemoryJournal>,
+    longest_ms: u64,
+    numbers: Mutex<SmallRng>,
+}
+
+#[async_trait]
+impl Journal for Late {
+    async fn append(&self, run: &str, expected: u64, at: Timestamp, events: &[Event]) -> repair::Result<()> {
+        self.inner.append(run, expected, at, events).await
+    }
+
+    async fn read(&self, run: &str, from: u64, limit: usize) -> repair::Result<Vec<Recorded>> {
+        let read = self.inner.read(run, from, limit).await;
+        let wait = self.numbers.lock().unwrap().random_range(0..=self.longest_ms);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        read
+    }
+
+    async fn runs(&self) -> repair::Result<Vec<RunHead>> {
+        self.inner.runs().await
+    }
+
+    async fn listed(&self, now: Timestamp) -> repair::Result<Vec<ListedRun>> {
+        self.inner.listed(now).await
+    }
+
+    async fn acquire(&self, run: &str, driver: &str, now: Timestamp, ttl: Duration) -> repair::Result<()> {
+        self.inner.acquire(run, driver, now, ttl).await
+    }
+
+    async fn release(&self, run: &str, driver: &str) -> repair::Result<()> {
+        self.inner.release(run, driver).await
+    }
+
+    async fn driver(&self, run: &str, now: Timestamp) -> repair::Result<Option<String>> {
+        self.inner.driver(run, now).await
+    }
+
+    async fn signal(&self, run: &str, signal: Option<Signal>) -> repair::Result<()> {
+        self.inner.signal(run, signal).await
+    }
+
+    async fn signaled(&self, run: &str) -> repair::Result<Option<Signal>> {
+        self.inner.signaled(run).await
+    }
+}
+
+/// A run may end while it is being read whether there is anybody to hear of it. Time is virtual here, so the wait is counted and not measured.
+#[test]
+fn nobody_waits_at_the_end_of_a_run_of_which_nobody_is_to_hear() {
+    let (mut quiet, to_someone) = (World::new(""), World::new(""));
+    quiet.workflow = quiet.workflow.split_once("notify:").unwrap().0.to_owned();
+    for (world, messages) in [(quiet, 0), (to_someone, 1)] {
+        for seed in testdata::seeds(60, 600) {
+            let _printed = testdata::PrintedOnPanic::seed(seed);
+            world.process(async |clock| {
+                let notifications = Notifications::new().receiver("ops", Inbox::new(|_| Does::Takes));
+                let longest_ms = [1, 20, 500][usize::try_from(seed % 3).unwrap()];
+                let journal = Late { inner: world.journal.clone(), longest_ms, numbers: Mutex::new(SmallRng::seed_from_u64(seed)) };
+                let opening = Repair::text("w.yaml", world.workflow.clone()).adapters(world.lake.clone(), Arc::new(journal));
+                let repair = opening.clock(Arc::new(clock)).notify(&notifications).connect().await.unwrap();
+                repair.run().id(format!("seed-{seed}").as_str()).await.unwrap();
+                let ended = tokio::time::Instant::now();
+                let settled = notifications.settle(Duration::from_secs(3_600)).await;
+                assert_eq!((settled.delivered, settled.left.len()), (messages, 0));
+                assert!(ended.elapsed() < Duration::from_secs(60), "it waited for {:?}", ended.elapsed());
+            });
+        }
+    }
 }
 
 /// The events of OpenLineage, by the required fields of its specification 2-0-2.
