@@ -8,7 +8,7 @@ use glob::Pattern;
 use repair_core::lake::overlay::owner::{self as owners, Owner};
 use repair_core::lake::partition::{self, TimeBounds, time_partition};
 use repair_core::lake::{StageScope, name, overlay};
-use repair_core::model::{PathPattern, Table, TimeForm};
+use repair_core::model::{Instants, PartitionUnit, PathPattern, Repeated, Skipped, Table, TimeForm};
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::{self, DataFile, Folder, Found, Listed, Skip};
@@ -251,9 +251,8 @@ fn read_path(table: &Table, file: &mut DataFile) -> Result<()> {
             );
             refuse(file, what)
         })?;
-        let zone = table.reading.zone.clone().unwrap_or_default();
         if let Some(start) = facts.start {
-            file.time_us = Some(zone.start(start)?.as_microsecond());
+            file.time_us = Some(time_of(table, path, start).map_err(|why| refuse(file, why.message().to_owned()))?);
         }
         add_values(file, facts.keys);
     } else if is_in_folders(table) {
@@ -261,6 +260,30 @@ fn read_path(table: &Table, file: &mut DataFile) -> Result<()> {
     }
     file.reach = file.span.map(|span| partition::with_slack(table, span));
     Ok(())
+}
+
+/// The instant of a time in a path. A day begins at its first instant; an hour that the clock shows twice, or never, is what the table says.
+fn time_of(table: &Table, path: &PathPattern, start: jiff::civil::DateTime) -> Result<i64> {
+    let (reading, zone) = (&table.reading, table.reading.zone.clone().unwrap_or_default());
+    let is_of_day = path.unit() == Some(PartitionUnit::Hour);
+    let why = match zone.instants(start).filter(|_| is_of_day) {
+        Some(Instants::One(us)) => return Ok(us),
+        Some(Instants::Two(earlier, later)) => match reading.repeated {
+            Repeated::Earlier => return Ok(earlier),
+            Repeated::Later => return Ok(later),
+            _ => format!(
+                "the clock in {} shows {start} twice; say which is meant with `repeated: earlier` or `later` under `time`",
+                zone.name()
+            ),
+        },
+        Some(Instants::None(us)) if reading.skipped == Skipped::Shift => return Ok(us),
+        Some(Instants::None(_)) => format!(
+            "the clock in {} never shows {start}; rename the file, or say `skipped: shift` under `time`, which takes it for an hour later",
+            zone.name()
+        ),
+        None => return Ok(zone.start(start)?.as_microsecond()),
+    };
+    Err(Error::invalid(why))
 }
 
 /// Adds values of columns that the path of a file has.

@@ -364,6 +364,12 @@ pub(crate) fn of_epoch(units: &[EpochUnit], number: &str, fraction: Option<&str>
             (EpochUnit::Us, _) => cut(1_000),
             (EpochUnit::Ns, _) => cut(1_000_000),
         };
+        // Numbers of a longer unit are no times.
+        if units.len() == 1 {
+            cases.extend(
+                unit.confused().map(|(_, range)| format!("WHEN {number} >= {} AND {number} < {} THEN NULL", range.start, range.end)),
+            );
+        }
         cases.push(match i64::try_from(unit.limit()) {
             Ok(limit) => format!("WHEN {number} > -{limit} AND {number} < {limit} THEN {value}"),
             Err(_) => format!("WHEN {number} IS NOT NULL THEN {value}"),

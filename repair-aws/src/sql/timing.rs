@@ -1,7 +1,7 @@
 //! How the time of a table's own rows is read, and whether its rows are judged one by one.
 
 use repair_core::lake::Layer;
-use repair_core::model::{Cadence, DateParts, OnBadRow, PathPattern, TimeForm, Zone};
+use repair_core::model::{Cadence, DateParts, OnBadRow, PartitionUnit, PathPattern, TimeForm, Zone};
 use repair_core::{Error, Result};
 
 use super::folders::Folders;
@@ -51,7 +51,9 @@ impl Source<'_> {
             let (pattern, groups) = regex::of_path(path);
             let clock = clock.unwrap_or_default();
             let date_zone = clock.clone();
-            let form = TextForm::Calendar { clock: Some(clock), doubt: Doubt::Start, dates: true, date_zone, written: Written::Path };
+            // A day begins at its first instant; an hour is what the table says.
+            let doubt = if path.unit() == Some(PartitionUnit::Hour) { doubt } else { Doubt::Start };
+            let form = TextForm::Calendar { clock: Some(clock), doubt, dates: true, date_zone, written: Written::Path };
             return Ok(Timing::Text { text: raw.path().to_owned(), pattern, groups, form });
         }
         let columns = table.time_columns();
@@ -85,6 +87,10 @@ impl Source<'_> {
                 refuse("is a timestamp or a date in Athena already; remove `format` or `epoch` under `time`".to_owned())
             }
             (TimeForm::Iso, Some(Kind::Instant)) if clock.as_ref().is_none_or(Zone::is_utc) => Ok(Timing::Plain),
+            (TimeForm::Iso, Some(Kind::Date)) if !table.takes_dates() => refuse(format!(
+                "holds dates without a time of day, and the table has a row every {}",
+                table.cadence.map(|cadence| cadence.to_string()).unwrap_or_default()
+            )),
             (TimeForm::Iso, Some(Kind::Date)) if date_zone.is_utc() => Ok(Timing::Plain),
             (TimeForm::Iso, Some(Kind::Instant)) => {
                 let wall = only.map(|(_, cell)| milliseconds(&cell.expression)).unwrap_or_default();

@@ -118,7 +118,7 @@ async fn registered_partitions_are_queried_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_sequence_of_writes_is_seen() {
     let mut saved = 0;
-    for seed in testdata::seeds(4, 40) {
+    for seed in testdata::seeds(2, 40) {
         let (world, table) = projected().await;
         let mut numbers = Numbers(seed);
         let (mut as_of, mut retracted) = (at("2024-04-02T00:00:00Z"), 0);
@@ -184,7 +184,7 @@ async fn any_sequence_of_writes_is_seen() {
             copies.into_iter().for_each(|(key, bytes)| world.put(&key, bytes));
         }
     }
-    assert!(saved >= 8, "only {saved} looks had less to read");
+    assert!(saved >= 4, "only {saved} looks had less to read");
 }
 
 /// A second run on Athena has the findings of the first, and pays for no query.

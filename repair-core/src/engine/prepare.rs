@@ -304,7 +304,19 @@ async fn unread(context: &StepContext, table: &str) -> Vec<String> {
             column = of.column
         )
     };
-    shape::left_out(&schema).into_iter().map(notice).chain(shape::mixed(&schema).into_iter().map(of_mixed)).collect()
+    // A table without files has no columns but those that it must have.
+    let is_place = |name: &str| name == table.time || table.key.iter().any(|key| key == name) || table.time_columns().contains(&name);
+    let has_files = schema.fields().iter().any(|field| !is_place(field.name()));
+    let is_there = |name: &String| {
+        is_place(name)
+            || shape::left_out(&schema).iter().any(|of| of.is_named(name))
+            || schema.fields().iter().any(|field| field.name().eq_ignore_ascii_case(name))
+    };
+    let absent = table.columns.keys().filter(|name| has_files && !is_there(name)).map(|name| {
+        format!("no file of table `{}` has column `{name}`, which is declared under `columns`, so what is said there does nothing; correct its name", table.name)
+    });
+    let absent: Vec<String> = absent.collect();
+    shape::left_out(&schema).into_iter().map(notice).chain(shape::mixed(&schema).into_iter().map(of_mixed)).chain(absent).collect()
 }
 
 /// Says that a calendar covers less than [`WARNING_DAYS`] beyond a scope. The clock has no part in it: a search of the distant past need not

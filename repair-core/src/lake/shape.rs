@@ -293,8 +293,8 @@ fn common_decimal((whole, scale): (i32, i32), (other_whole, other_scale): (i32, 
     Some(DataType::Decimal128(precision, i8::try_from(scale).ok()?))
 }
 
-/// A column that is not among a table's columns, because its types in two files have no common type, or because two files write its name in
-/// different cases, so that it would be two columns, each with a part of the values.
+/// A column that is not among a table's columns, because its types in two files have no common type, because two files write its name in
+/// different cases, so that it would be two columns, each with a part of the values, or because a file has its name twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The column.
@@ -303,7 +303,7 @@ pub struct LeftOut {
     pub types: [String; 2],
     /// The files.
     pub files: [String; 2],
-    /// Its name in the second file, if that differs in case.
+    /// Its name in the second file, if that differs in case; its own name, if a file has it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub also: Option<String>,
 }
@@ -314,10 +314,18 @@ impl LeftOut {
         self.column == name || self.also.as_deref() == Some(name)
     }
 
+    /// Whether a file has the column twice, by this name or by one that differs in nothing but case.
+    fn is_twice(&self, name: &str) -> bool {
+        self.also.as_ref() == Some(&self.column) && self.column.to_lowercase() == name.to_lowercase()
+    }
+
     /// What is wrong with the column.
     pub fn why(&self) -> String {
         let ([one, other], [of_one, of_other]) = (&self.types, &self.files);
         match &self.also {
+            Some(also) if *also == self.column => {
+                format!("column `{also}` is twice in a file, as {of_one} and as {of_other}, and only one can have the name")
+            }
             Some(also) => format!(
                 "column `{}` of {of_one} is written `{also}` in {of_other}, so it would be two columns, each with a part of the values",
                 self.column
@@ -336,8 +344,12 @@ impl LeftOut {
 
     /// The error for whoever names the column.
     pub fn refusal(&self) -> Error {
-        let remedy = if self.also.is_some() { "write its name in one way" } else { "write it with one type" };
-        Error::invalid(format!("{}, so it cannot be read; {remedy} in all files, or do not name it", self.why()))
+        let remedy = match &self.also {
+            Some(also) if *also == self.column => "give the other a name of its own",
+            Some(_) => "write its name in one way in all files",
+            None => "write it with one type in all files",
+        };
+        Error::invalid(format!("{}, so it cannot be read; {remedy}, or do not name it", self.why()))
     }
 }
 
@@ -374,7 +386,7 @@ impl Merged {
     /// Adds the columns of a file. What [`left_out`] and [`mixed`] say of them is about lines of the file.
     pub fn add(&mut self, format: Format, file: &str, schema: &Schema) {
         for within in left_out(schema) {
-            if let Some(at) = self.fields.iter().position(|known| *known.name() == within.column) {
+            if let Some(at) = self.fields.iter().position(|known| within.is_named(known.name()) || within.is_twice(known.name())) {
                 self.fields.remove(at);
                 self.origins.remove(at);
             }
@@ -389,7 +401,7 @@ impl Merged {
         }
         for field in schema.fields() {
             let kind = field.data_type();
-            if self.left_out.iter().any(|left_out| left_out.is_named(field.name())) {
+            if self.left_out.iter().any(|left_out| left_out.is_named(field.name()) || left_out.is_twice(field.name())) {
                 continue;
             }
             let Some(at) = self.fields.iter().position(|known| known.name() == field.name()) else {

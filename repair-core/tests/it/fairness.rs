@@ -159,7 +159,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn no_key_starves_whatever_a_run_may_spend() {
-    for seed in testdata::seeds(4, 400) {
+    for seed in testdata::seeds(2, 400) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         let mut world = World::new(seed);
         let keys = world.keys.len() as u64;
@@ -174,7 +174,7 @@ async fn no_key_starves_whatever_a_run_may_spend() {
 #[tokio::test(start_paused = true)]
 async fn without_turns_the_last_keys_would_starve() {
     let mut starved = 0;
-    for seed in testdata::seeds(3, 20) {
+    for seed in testdata::seeds(2, 20) {
         let _printed = testdata::PrintedOnPanic::seed(seed);
         let mut world = World::new(seed);
         let runs = 5 * world.keys.len() as u64;

@@ -124,6 +124,10 @@ impl Records {
             if !self.splitter.next().map_err(|broken| self.broken(broken, file))? {
                 return Ok(false);
             }
+            // The lines that it has swallowed are in no count.
+            if self.splitter.is_open() && self.splitter.has_lines() {
+                return Err(self.unclosed(file));
+            }
             let blank = self.splitter.len() <= 1 && self.splitter.fields().all(|field| field.iter().all(u8::is_ascii_whitespace));
             if blank {
                 continue;
@@ -136,11 +140,26 @@ impl Records {
         }
     }
 
+    /// The line on which the record begins.
+    fn line(&self, file: &DataFile) -> u64 {
+        lines_of(&self.csv, file, &[self.splitter.offset()]).first().copied().unwrap_or(0)
+    }
+
+    #[cold]
+    fn unclosed(&self, file: &DataFile) -> Error {
+        let line = self.line(file);
+        let quote = self.csv.quote.unwrap_or('"');
+        Error::invalid(format!(
+            "a quote in the record that begins on line {line} is never closed, so all lines below would be a part of it; close it, or restore the file, or \
+             say `csv: {{ quote: none }}` if `{quote}` is a character like others"
+        ))
+    }
+
     #[cold]
     fn broken(&self, broken: Broken, file: &DataFile) -> Error {
         match broken {
             Broken::TooLong => {
-                let line = lines_of(&self.csv, file, &[self.splitter.offset()]).first().copied().unwrap_or(0);
+                let line = self.line(file);
                 Error::invalid(format!(
                     "the record that begins near line {line} takes more than {MAX_RECORD_BYTES} bytes; is a quote missing its end?"
                 ))
@@ -192,6 +211,9 @@ impl Records {
 
     /// Why the record is not one of the table; `None` if it is.
     fn odd(&self) -> Option<String> {
+        if self.splitter.is_open() {
+            return Some("the file ends within quotes, so its last line is cut off; restore the file".to_owned());
+        }
         if self.csv.final_newline && self.splitter.is_unended() {
             let help = "restore the file, or leave out `final_newline: required` if its writer ends files so";
             return Some(format!("the file ends without a line break, so its last line may be cut off; {help}"));
@@ -252,6 +274,22 @@ fn usable(names: &[String]) -> Vec<usize> {
     (0..names.len()).filter(|&at| !names[at].is_empty() && names.iter().filter(|name| **name == names[at]).count() == 1).collect()
 }
 
+/// The columns that the header names more than once, other than keys and time, with the places of the first two.
+fn twice(table: &Table, names: &[String]) -> Vec<LeftOut> {
+    let mut found: Vec<LeftOut> = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        let is_place = *name == table.time || table.key.contains(name) || table.reading.columns.contains(name);
+        if name.is_empty() || is_place || found.iter().any(|known| known.column == *name) {
+            continue;
+        }
+        if let Some(again) = names.iter().skip(at + 1).position(|other| other == name) {
+            let places = [at, at + 1 + again].map(|place| format!("field {}", place + 1));
+            found.push(LeftOut { column: name.clone(), types: places.clone(), files: places, also: Some(name.clone()) });
+        }
+    }
+    found
+}
+
 /// The columns, with the types of their first rows; of type null if those hold nothing.
 pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let mut records = Records::open(table, file)?;
@@ -287,7 +325,7 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     }
     let fields: Vec<Field> =
         usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
-    Ok(Arc::new(shape::of_file(fields, &[], &mixed)?))
+    Ok(Arc::new(shape::of_file(fields, &twice(table, &records.names), &mixed)?))
 }
 
 /// The first records and, if that is not all of the file, some of the last.

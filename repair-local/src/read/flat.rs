@@ -43,7 +43,8 @@ impl Column {
             (Self::Float(floats), Value::Null) => floats.append_null(),
             (Self::Float(floats), Value::Number(range)) => {
                 let number = std::str::from_utf8(line.get(range.clone())?).ok()?;
-                floats.append_value(text::float(number).filter(|float| float.is_finite())?);
+                // One that would lose digits is for whoever says so.
+                floats.append_value(text::exact_float(number).filter(|float| float.is_finite())?);
             }
             (Self::Boolean(values), Value::Null) => values.append_null(),
             (Self::Boolean(values), Value::Boolean(value)) => values.append_value(*value),

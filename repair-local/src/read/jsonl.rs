@@ -323,9 +323,14 @@ const NOT_AN_OBJECT: &str = "is not one JSON object with the table's columns; co
 /// Reads columns: as text those that are parsed by us, the others in the type that `types` gives them. Columns that the lines lack are
 /// null.
 pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
-    let schema: SchemaRef = Arc::new(types.clone());
+    let mut flat = Flat::of(&Arc::new(types.clone()));
+    // Arrow would round whole numbers among fractions.
+    let as_text = |field: &Arc<Field>| match field.data_type() {
+        DataType::Float64 => Field::new(field.name(), DataType::Utf8, true),
+        _ => field.as_ref().clone(),
+    };
+    let schema: SchemaRef = Arc::new(Schema::new(types.fields().iter().map(as_text).collect::<Vec<_>>()));
     let mut decoder = build(&schema)?;
-    let mut flat = Flat::of(&schema);
     let mut chunks = Chunks::open(table, file)?;
     while let Some(mut chunk) = chunks.next(file)? {
         judge.rows_read += chunk.lines.len() as u64;

@@ -477,6 +477,14 @@ fn check_time(table: &Table, column: &str, kind: &DataType) -> Result<()> {
     let is_number = kind.is_integer() || kind.is_floating();
     match &table.reading.form {
         TimeForm::Epoch(_) if is_number || shape::is_text(kind) => Ok(()),
+        // Digits such as 20240304.
+        TimeForm::Pattern(_) if kind.is_integer() => Ok(()),
+        TimeForm::Iso if *kind == DataType::Date32 && !table.takes_dates() => Err(Error::invalid(format!(
+            "time column `{column}` of table `{}` holds dates without a time of day, and the table has a row every {}; name the column of the time of day, too: \
+             `time: {{ columns: [{column}, …], zone: … }}`",
+            table.name,
+            table.cadence.map(|cadence| cadence.to_string()).unwrap_or_default()
+        ))),
         // A year.
         TimeForm::Iso if kind.is_integer() && table.date_parts() == DateParts::Year => Ok(()),
         _ if shape::is_text(kind) => Ok(()),

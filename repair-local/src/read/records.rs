@@ -50,6 +50,7 @@ pub(super) struct Splitter {
     /// The fields of a record that has doubled quotes, without them.
     plain: Vec<u8>,
     is_ascii: bool,
+    is_open: bool,
 }
 
 enum Found {
@@ -87,6 +88,7 @@ impl Splitter {
             is_rewritten: false,
             plain: Vec::new(),
             is_ascii: true,
+            is_open: false,
         })
     }
 
@@ -149,6 +151,16 @@ impl Splitter {
         self.is_done && self.at == self.end && !matches!(last, Some(b'\n' | b'\r'))
     }
 
+    /// Whether the text ends within quotes of the record.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether the record goes over several lines.
+    pub(super) fn has_lines(&self) -> bool {
+        self.window.get(self.start..self.at).is_some_and(|bytes| bytes.trim_ascii_end().iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+    }
+
     /// Whether all of the record is known to be ASCII.
     pub(super) fn is_ascii(&self) -> bool {
         self.is_ascii
@@ -183,7 +195,7 @@ impl Splitter {
     #[inline]
     fn split(&mut self) -> Found {
         self.fields.clear();
-        self.is_rewritten = false;
+        (self.is_rewritten, self.is_open) = (false, false);
         let Dialect { delimiter, quote, .. } = self.dialect;
         let (start, end) = (self.at, self.end);
         let mut at = start;
@@ -252,7 +264,7 @@ impl Splitter {
         }
         self.fields.clear();
         self.plain.clear();
-        (self.is_rewritten, self.is_ascii) = (true, false);
+        (self.is_rewritten, self.is_ascii, self.is_open) = (true, false, false);
         let Dialect { delimiter, quote, .. } = self.dialect;
         let (mut state, mut field) = (In::Start, 0);
         for (place, &byte) in self.window.iter().enumerate().take(self.end).skip(self.at) {
@@ -286,6 +298,7 @@ impl Splitter {
         if !self.is_done {
             return Found::More;
         }
+        self.is_open = matches!(state, In::Quotes);
         self.fields.push(field..self.plain.len());
         Found::Record(self.end)
     }

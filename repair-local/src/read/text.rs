@@ -26,6 +26,8 @@ const MANY_NUMBERS_FOR_CODES: usize = 99;
 pub(super) struct Inferred {
     whole: usize,
     float: usize,
+    /// How many of the numbers have a plus.
+    plus: usize,
     boolean: usize,
     text: usize,
     /// The first different texts that are no numbers.
@@ -42,7 +44,11 @@ pub(super) struct Inferred {
 impl Inferred {
     /// Adds a value of the record that begins after so many bytes.
     pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
-        let kind = type_of(text, csv);
+        let (kind, has_plus) = match text.strip_prefix('+') {
+            Some(rest) if rest.starts_with(|first: char| first.is_ascii_digit() || first == csv.decimal) => (type_of(rest, csv), true),
+            _ => (type_of(text, csv), false),
+        };
+        self.plus += usize::from(has_plus && kind.is_numeric());
         let first = if kind.is_numeric() { &mut self.first_number } else { &mut self.first_word };
         first.get_or_insert(offset);
         match kind {
@@ -67,6 +73,8 @@ impl Inferred {
         match (numbers, self.boolean, self.text) {
             (0, 0, 0) => DataType::Null,
             (0, _, 0) => DataType::Boolean,
+            // If all have a plus, they are codes, such as telephone numbers.
+            (_, _, _) if self.plus == numbers && self.float == 0 && numbers > 0 => DataType::Utf8,
             (_, 0, text) if text == 0 || (self.words.len() <= MOST_WORDS && numbers >= 2 * text) => {
                 if self.float == 0 && self.text == 0 {
                     DataType::Int64
@@ -86,7 +94,8 @@ impl Inferred {
             0..=MOST_WORDS => 1,
             _ => MANY_NUMBERS,
         };
-        let is_mixed = self.data_type() == DataType::Utf8 && numbers >= least * words && !self.has_zeros;
+        let are_numbers = self.plus < numbers || self.float > 0;
+        let is_mixed = self.data_type() == DataType::Utf8 && are_numbers && words > 0 && numbers >= least * words && !self.has_zeros;
         Some([self.first_number?, self.first_word?]).filter(|_| is_mixed)
     }
 }
@@ -208,6 +217,24 @@ pub(super) fn float(text: &str) -> Option<f64> {
     }
 }
 
+/// Whether a float would not keep all digits of a whole number in plain CSV.
+#[cold]
+fn is_rounded(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole && text.parse::<i128>().map_or(true, |whole| whole as f64 as i128 != whole)
+}
+
+/// A number in plain CSV, unless it is a whole number of which a float would lose digits.
+#[inline]
+pub(super) fn exact_float(text: &str) -> Option<f64> {
+    match Short::of(text.as_bytes()) {
+        Some(short) => Some(short.float()),
+        None if is_rounded(text) => None,
+        None => text.parse().ok(),
+    }
+}
+
 /// A number as it is written in plain CSV; `None` if its marks are not where the table's marks may be.
 fn plain_number<'a>(text: &'a str, csv: &Csv) -> Option<Cow<'a, str>> {
     if !has_marks(csv) {
@@ -217,7 +244,7 @@ fn plain_number<'a>(text: &'a str, csv: &Csv) -> Option<Cow<'a, str>> {
     let mut plain = String::with_capacity(text.len());
     match csv.thousands {
         Some(mark) if whole.contains(mark) => {
-            let digits = whole.strip_prefix('-').unwrap_or(whole);
+            let digits = whole.strip_prefix(['-', '+']).unwrap_or(whole);
             let mut groups = digits.split(mark);
             let first = groups.next()?;
             let all_digits = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
@@ -300,12 +327,16 @@ pub(super) fn values(table: &Table, column: &str, text: &StringArray, kind: &Dat
         }};
     }
     let is_marked = has_marks(csv);
+    // Whoever declares numbers with fractions knows how many digits they have.
+    let may_round = table.type_of(column).is_some();
     Ok(match kind {
         DataType::Int64 if !is_marked => Arc::new(parse!(Int64Array, whole)),
         DataType::Int64 => Arc::new(parse!(Int64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<i64>().ok()))),
-        DataType::Float64 if !is_marked => Arc::new(parse!(Float64Array, float)),
+        DataType::Float64 if !is_marked && may_round => Arc::new(parse!(Float64Array, float)),
+        DataType::Float64 if !is_marked => Arc::new(parse!(Float64Array, exact_float)),
         DataType::Float64 => {
-            Arc::new(parse!(Float64Array, |text: &str| plain_number(text, csv).and_then(|number| number.parse::<f64>().ok())))
+            let parse = if may_round { float } else { exact_float };
+            Arc::new(parse!(Float64Array, |text: &str| plain_number(text, csv).and_then(|number| parse(&number))))
         }
         DataType::Boolean => Arc::new(parse!(BooleanArray, boolean)),
         DataType::Decimal128(precision, scale) => {
@@ -324,7 +355,7 @@ pub(super) fn values(table: &Table, column: &str, text: &StringArray, kind: &Dat
 /// A decimal as a whole number of its last digit; `None` if it does not fit exactly.
 fn decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let scale = usize::try_from(scale).ok()?;
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text.strip_prefix('+').unwrap_or(text)), |digits| (true, digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = [whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
     let kept = fraction.trim_end_matches('0');
@@ -350,6 +381,12 @@ fn not_a(text: &str, column: &str, kind: &DataType, csv: &Csv) -> String {
             format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
         }
         DataType::Int64 if is_number() => declare("number"),
+        DataType::Float64 if plain_number(text, csv).is_some_and(|number| is_rounded(&number)) => {
+            return format!(
+                "`{shown}` in column `{column}` is a whole number, and among numbers with fractions it would lose digits; declare the column: \
+                 `columns: {{ {column}: text }}`, or `number` if it may be rounded"
+            );
+        }
         // It would have to be rounded.
         DataType::Decimal128(precision, scale) if is_number() => {
             let places = plain_number(text, csv).and_then(|number| Some(number.split_once('.')?.1.len())).unwrap_or(0);
@@ -400,6 +437,51 @@ mod tests {
         ] {
             assert_eq!(type_of(text, &Csv::default()), kind, "{text}");
         }
+    }
+
+    #[test]
+    fn signs_make_no_words_of_numbers() {
+        let inferred = |texts: &[&str]| {
+            let mut inferred = Inferred::default();
+            texts.iter().for_each(|text| inferred.add(text, &Csv::default(), 0));
+            (inferred.data_type(), inferred.mixed().is_some())
+        };
+        for (texts, kind) in [
+            (&["+5", "-3", "+12", "7"][..], DataType::Int64),
+            (&["+5.5", "-3", "+12", "+7"], DataType::Float64),
+            (&["+.5", "+1"], DataType::Float64),
+            (&["+491701234567", "+15551234567"], DataType::Utf8),
+            (&["+05", "1"], DataType::Utf8),
+        ] {
+            assert_eq!(inferred(texts).0, kind, "{texts:?}");
+        }
+        assert!(!inferred(&["+491701234567", "+15551234567", "unknown"]).1);
+        let text = StringArray::from(vec!["+5", "-3", "7"]);
+        let table = Table::new("t", repair_core::model::Format::Csv, "ts");
+        for (kind, first) in [(DataType::Int64, "5"), (DataType::Float64, "5.0"), (DataType::Decimal128(5, 1), "5.0")] {
+            let read = values(&table, "v", &text, &kind, &mut |row, why| panic!("{row}: {why}")).unwrap();
+            assert_eq!(arrow::util::display::array_value_to_string(&read, 0).unwrap(), first);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_among_fractions_keep_their_digits_or_are_refused() {
+        let mut table = Table::new("t", repair_core::model::Format::Csv, "ts");
+        let text =
+            StringArray::from(vec!["1.5", "9007199254740992", "9007199254740993", "-9223372036854775809", "1e30", "0.1000000000000000055"]);
+        let refused = |table: &Table| {
+            let mut refused = Vec::new();
+            values(table, "v", &text, &DataType::Float64, &mut |row, why| {
+                assert!(why.contains("would lose digits"), "{why}");
+                refused.push(row);
+                Ok(())
+            })
+            .unwrap();
+            refused
+        };
+        assert_eq!(refused(&table), [2, 3]);
+        table.columns.insert("v".to_owned(), repair_core::model::ColumnRule::of_type(ColumnType::Number));
+        assert!(refused(&table).is_empty());
     }
 
     proptest! {

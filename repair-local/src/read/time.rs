@@ -500,6 +500,9 @@ impl<'a> Times<'a> {
             number = number * 10 + i64::from(digit);
         }
         let unit = self.units().iter().find(|unit| i128::from(number) < unit.limit())?;
+        if self.confused(i128::from(number)).is_some() {
+            return None;
+        }
         match unit.per_second() {
             fine if fine > SECOND_US => Some(number / (fine / SECOND_US)),
             coarse => number.checked_mul(SECOND_US / coarse),
@@ -531,6 +534,13 @@ impl<'a> Times<'a> {
         }
     }
 
+    /// The longer unit in which a number seems to be, in a table with one unit.
+    #[inline]
+    fn confused(&self, number: i128) -> Option<EpochUnit> {
+        let [only] = self.units() else { return None };
+        only.confused().find(|(_, range)| i64::try_from(number).is_ok_and(|number| range.contains(&number))).map(|(unit, _)| unit)
+    }
+
     /// The instant of a number since 1970, with the digits after its mark. Finer than a microsecond is cut.
     fn epoch(&self, number: i128, fraction: &str) -> std::result::Result<i64, String> {
         let Some(unit) = self.units().iter().find(|unit| number.abs() < unit.limit()) else {
@@ -545,6 +555,13 @@ impl<'a> Times<'a> {
                 listed.join(" or ")
             ));
         };
+        if let Some(other) = self.confused(number) {
+            return Err(format!(
+                "`{number}` in time column `{}` would be in the first weeks of 1970 as {unit}; it looks like {other}: write `epoch: [{other}, {unit}]` if both \
+                 occur, or `epoch: {other}`",
+                self.table.time
+            ));
+        }
         let per_second = i128::from(unit.per_second());
         let second_us = i128::from(SECOND_US);
         let mut us = (number * second_us).div_euclid(per_second);

@@ -118,7 +118,7 @@ fn peak_kb(units: u64) -> u64 {
 fn a_unit_takes_little_memory() {
     // The first two are within what is published at once, so the rows of all that are more are held for a moment, some 5 kB for each unit. Of many
     // units that is the same, so what is left is what each takes until the end, and the noise of the allocator.
-    let ((few, many), most) = testdata::by_length(((600, 3_000), 9_000), ((6_000, 30_000), 1_000));
+    let ((few, many), most) = testdata::by_length(((300, 1_500), 9_000), ((6_000, 30_000), 1_000));
     // The noise only adds, so the smaller of two is nearer to what is needed.
     let peak_kb = |units| peak_kb(units).min(peak_kb(units));
     let (small, large) = (peak_kb(few), peak_kb(many));

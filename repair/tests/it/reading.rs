@@ -204,6 +204,160 @@ fn one_word_in_one_file_does_not_take_a_column_of_numbers_in_silence() {
     }
 }
 
+const DAY: &str = "keys: [A], from: 2024-03-04, to: 2024-03-04";
+
+/// Lines of CSV for hours of the day.
+fn lines(header: &str, hours: std::ops::Range<u32>, rest: &str) -> String {
+    let rows: String = hours.map(|hour| format!("A,2024-03-04T{hour:02}:00:00Z,{rest}\n")).collect();
+    format!("{header}\n{rows}")
+}
+
+/// A column that a header names twice cannot be told from its double; it must not come as null where another file has it once.
+#[test]
+fn a_column_that_a_file_has_twice_is_reported_and_never_null() {
+    let table = "format: csv, key: [k], time: ts, cadence: 1h";
+    for header in ["k,ts,v,v", "k,ts,V,V"] {
+        for [one, two] in [["a", "b"], ["b", "a"]] {
+            let world = World::new();
+            world.write(&format!("t/{one}.csv"), lines("k,ts,v", 0..12, "1"));
+            world.write(&format!("t/{two}.csv"), lines(header, 12..24, "100,7"));
+            let report = world.run(table, &format!("  look: {{ detect: gaps, with: {{ table: t, {DAY} }}, end: true }}"));
+            let said = format!("field 3 of {two}.csv and as field 4 of {two}.csv");
+            assert!(report.problems.iter().any(|problem| problem.contains(&said)), "{header}: {:?}", report.problems);
+            let steps = format!("  look: {{ detect: invalid, with: {{ table: t, {DAY}, rules: [{{ column: v, min: 0 }}] }}, end: true }}");
+            let report = world.run(table, &steps);
+            assert!(report.reason.as_ref().is_some_and(|reason| reason.contains(&said)), "{header}: {:?}", report.reason);
+        }
+    }
+}
+
+/// What a quote has swallowed is in no count, so the file is refused, whatever the table does with bad rows.
+#[test]
+fn a_quote_that_is_never_closed_takes_no_rows_with_it() {
+    let world = World::new();
+    let good = lines("k,ts,v", 0..21, "1");
+    world.write("t/a.csv", format!("{good}A,2024-03-04T21:00:00Z,\"a\nA,2024-03-04T22:00:00Z,b\n"));
+    for table in ["format: csv, key: [k], time: ts, cadence: 1h", "format: csv, on_bad_row: quarantine, key: [k], time: ts, cadence: 1h"] {
+        let (_, message) = world.refused(table, DAY);
+        assert!(message.contains("line 23") && message.contains("never closed") && message.contains("quote: none"), "{message}");
+    }
+    assert_eq!(world.missing("format: csv, csv: { quote: none }, key: [k], time: ts, cadence: 1h", DAY), 1);
+    // Cut within the last line, only that one is lost.
+    world.write("t/a.csv", format!("{good}A,2024-03-04T21:00:00Z,\"a"));
+    let (_, message) = world.refused("format: csv, key: [k], time: ts, cadence: 1h", DAY);
+    assert!(message.contains("line 23") && message.contains("cut off"), "{message}");
+    let counts = world.gaps("format: csv, on_bad_row: { quarantine: 5% }, key: [k], time: ts, cadence: 1h", DAY);
+    assert_eq!((counts["missing"].as_u64(), counts["quarantined"].as_u64()), (Some(3), Some(1)));
+}
+
+#[test]
+fn whole_numbers_among_fractions_lose_no_digit_in_silence() {
+    let json = |hour: u32, v: &str| format!("{{\"k\":\"A\",\"ts\":\"2024-03-04T{hour:02}:00:00Z\",\"v\":{v},\"more\":{{\"x\":1}}}}\n");
+    let flat = |hour: u32, v: &str| json(hour, v).replace(",\"more\":{\"x\":1}", "");
+    let csv = |hour: u32, v: &str| format!("A,2024-03-04T{hour:02}:00:00Z,{v}\n");
+    let look = format!("  look: {{ detect: invalid, with: {{ table: t, {DAY}, rules: [{{ column: v, min: 0 }}] }}, end: true }}");
+    for (ending, row, header) in [("csv", &csv as &dyn Fn(u32, &str) -> String, "k,ts,v\n"), ("jsonl", &json, ""), ("jsonl", &flat, "")] {
+        for in_one in [true, false] {
+            let world = World::new();
+            let (large, fraction) = (row(0, "9007199254740993"), row(1, "1.5"));
+            if in_one {
+                world.write(&format!("t/a.{ending}"), format!("{header}{fraction}{large}"));
+            } else {
+                world.write(&format!("t/a.{ending}"), format!("{header}{large}"));
+                world.write(&format!("t/b.{ending}"), format!("{header}{fraction}"));
+            }
+            let table = format!("format: {ending}, key: [k], time: ts, cadence: 1h");
+            let report = world.run(&table, &look);
+            let reason = report.reason.unwrap_or_else(|| panic!("{ending} {in_one}: it ended"));
+            assert!(reason.contains("9007199254740993") && reason.contains("columns: { v: text }"), "{ending} {in_one}: {reason}");
+            assert!(world.run(&format!("{table}, columns: {{ v: number }}"), &look).reason.is_none());
+        }
+    }
+}
+
+#[test]
+fn what_is_declared_of_a_column_that_is_not_there_is_reported() {
+    let world = World::new();
+    world.write("t/a.csv", lines("k,ts,v", 0..24, "-999"));
+    let look = format!("  look: {{ detect: gaps, with: {{ table: t, {DAY} }}, end: true }}");
+    for (columns, is_said) in [("{ vv: { nulls: [\"-999\"] } }", true), ("{ V: { nulls: [\"-999\"] } }", false), ("{ k: text }", false)] {
+        let report = world.run(&format!("format: csv, columns: {columns}, key: [k], time: ts, cadence: 1h"), &look);
+        let said = report.problems.iter().any(|problem| problem.contains("`vv`") && problem.contains("does nothing"));
+        assert_eq!(said, is_said, "{columns}: {:?}", report.problems);
+    }
+}
+
+#[test]
+fn times_that_only_seem_to_be_some_are_refused() {
+    let world = World::new();
+    let rows = |of: &dyn Fn(u32) -> String| -> String { (0..24).map(|hour| format!("A,{},1\n", of(hour))).collect() };
+    // Half of a day is the other half.
+    world.write("t/a.csv", format!("k,ts,v\n{}", rows(&|hour| format!("04.03.2024 {:02}:00", (hour + 11) % 12 + 1))));
+    let table = |time: &str| format!("format: csv, key: [k], time: {time}, cadence: 1h");
+    let (_, message) = world.refused(&table("{ column: ts, format: \"%d.%m.%Y %I:%M\", zone: UTC }"), DAY);
+    assert!(message.contains("add `%p`"), "{message}");
+    // A date is no hour.
+    let (_, message) = world.refused(&table("{ column: ts, format: \"%d.%m.%Y\", zone: UTC }"), DAY);
+    assert!(message.contains("has no time of day"), "{message}");
+    let dates: ArrayRef = Arc::new(repair::arrow::array::Date32Array::from(vec![19_786]));
+    world.parquet("dates/a.parquet", &[("k", texts(&["A"])), ("ts", dates)]);
+    std::fs::remove_dir_all(world.0.path().join("lake/t")).unwrap();
+    copy(&world.0.path().join("lake/dates"), &world.0.path().join("lake/t"));
+    let (_, message) = world.refused("format: parquet, key: [k], time: ts, cadence: 1h", DAY);
+    assert!(message.contains("dates without a time of day"), "{message}");
+    assert_eq!(world.missing("format: parquet, key: [k], time: ts, cadence: 1d", DAY), 0);
+    // Seconds among milliseconds are not the first weeks of 1970.
+    std::fs::remove_dir_all(world.0.path().join("lake/t")).unwrap();
+    let second = |hour: u32| 1_709_510_400 + u64::from(hour) * 3_600;
+    let mixed = rows(&|hour| if hour < 20 { format!("{}000", second(hour)) } else { second(hour).to_string() });
+    world.write("t/a.csv", format!("k,ts,v\n{mixed}"));
+    let (_, message) = world.refused(&table("{ column: ts, epoch: ms }"), DAY);
+    assert!(message.contains("line 22") && message.contains("epoch: [s, ms]"), "{message}");
+    assert_eq!(world.missing(&table("{ column: ts, epoch: [s, ms] }"), DAY), 0);
+}
+
+#[test]
+fn digits_in_parquet_are_times_by_a_pattern() {
+    let world = World::new();
+    let days: Vec<i64> = vec![20_240_304, 20_240_305, 20_240_307];
+    world.parquet("t/a.parquet", &[("k", texts(&["A"; 3])), ("ts", Arc::new(Int64Array::from(days)))]);
+    let table = "format: parquet, key: [k], time: { column: ts, format: \"%Y%m%d\" }, cadence: 1d";
+    assert_eq!(world.missing(table, "keys: [A], from: 2024-03-04, to: 2024-03-07"), 1);
+}
+
+/// A time in a path that the clock shows twice, or never, is what the table says.
+#[test]
+fn hours_in_paths_are_those_of_the_clock() {
+    let world = World::new();
+    for (day, hours) in [("20241027", 24), ("20240331", 24)] {
+        for hour in 0..hours {
+            world.write(&format!("{day}/{day}{hour:02}.csv"), "v\n1\n");
+        }
+    }
+    let table = |more: &str| format!("format: csv, time: {{ path: \"%Y%m%d%H.csv\", zone: Europe/Berlin{more} }}, cadence: 1h");
+    let of = |day: &str| {
+        let _ = std::fs::remove_dir_all(world.0.path().join("lake/t"));
+        copy(&world.0.path().join("lake").join(day), &world.0.path().join("lake/t"));
+    };
+    of("20241027");
+    let first = "from: \"2024-10-27T00:00:00Z\", to: \"2024-10-27T01:00:00Z\"";
+    let second = "from: \"2024-10-27T01:00:00Z\", to: \"2024-10-27T02:00:00Z\"";
+    for (repeated, missing) in [("earlier", [0, 1]), ("later", [1, 0])] {
+        let table = table(&format!(", repeated: {repeated}"));
+        assert_eq!([world.missing(&table, first), world.missing(&table, second)], missing, "{repeated}");
+    }
+    let day = "from: 2024-10-27, to: 2024-10-27";
+    let (_, message) = world.refused(&table(""), day);
+    assert!(message.contains("2024102702.csv") && message.contains("twice"), "{message}");
+    let (_, message) = world.refused(&table(", repeated: file-order"), day);
+    assert!(message.contains("the order of rows"), "{message}");
+    of("20240331");
+    let day = "from: 2024-03-31, to: 2024-03-31";
+    let (_, message) = world.refused(&table(""), day);
+    assert!(message.contains("2024033102.csv") && message.contains("never shows"), "{message}");
+    assert_eq!(world.gaps(&table(", skipped: shift"), day)["duplicates"].as_u64(), Some(1));
+}
+
 #[test]
 fn records_without_fields_stop_no_repair() {
     let world = World::new();

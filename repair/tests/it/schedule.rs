@@ -119,7 +119,7 @@ async fn server(world: Arc<World>, seed: u64, end: Timestamp) -> Vec<(Timestamp,
 }
 
 /// The schedules of the short test: of each kind one.
-const SHORT: [usize; 4] = [2, 6, 9, 19];
+const SHORT: [usize; 3] = [6, 9, 19];
 
 fn schedules() -> Vec<Schedule> {
     let berlin = |starts: Starts| {

@@ -248,6 +248,23 @@ pub async fn times_in_the_path(world: &World) {
             format!("{}|{}|{}|{}", parts[2], parts[3], parts[0], parts[1])
         })
     );
+    // An hour that the clock shows twice is what the table says.
+    declare_csv(world, "hours_of_sales", "store string, sold string", HEADER).await;
+    for hour in ["2024102701", "2024102702", "2024102703"] {
+        world.put(&format!("lake/hours_of_sales/{hour}.csv"), "store,sold\ns1,1\n".to_owned());
+    }
+    for (repeated, doubled) in [(Repeated::Earlier, Some("00")), (Repeated::Later, Some("01")), (Repeated::Refuse, None)] {
+        let mut reading = TimeReading::default().with_zone(zone("Europe/Berlin")).with_repeated(repeated);
+        reading.form = TimeForm::Path("%Y%m%d%H.csv".parse().unwrap());
+        let table = Table::new("hours_of_sales", Format::Csv, "hour").with_key(["store"]).with_time(reading).with_cadence(Cadence::HOUR);
+        match doubled {
+            Some(doubled) => {
+                let times = ["2024-10-26T23".to_owned(), format!("2024-10-27T{doubled}"), "2024-10-27T02".to_owned()];
+                assert_eq!(rows(world, &table, Layer::Raw).await, times.map(|hour| format!("s1|{hour}:00:00Z|1")));
+            }
+            None => assert!(world.lake.scan(&table, &ScanRequest::new(Layer::Raw)).await.is_err(), "nobody knows which hour it is"),
+        }
+    }
     // The column of the folders is the time, and not in the files.
     world
         .define(&format!(

@@ -406,6 +406,12 @@ impl Table {
         if self.cadence.is_none_or(Cadence::is_days) { self.day_zone() } else { self.reading.zone.clone().unwrap_or_default() }
     }
 
+    /// Whether a date without a time of day is the time of a row: in tables of days and longer, in those without a cadence, and where the only column of the
+    /// time is named for it.
+    pub fn takes_dates(&self) -> bool {
+        self.cadence.is_none_or(Cadence::is_days) || self.reading.columns.len() == 1
+    }
+
     /// Which parts of a date are a time: in a table of months, a month is one, and in a table of years, a year.
     pub fn date_parts(&self) -> DateParts {
         match self.cadence.and_then(Cadence::months) {
@@ -477,6 +483,16 @@ impl Table {
             let rows = self.cadence.map(|cadence| format!(", and table `{}` has a row every {cadence}", self.name)).unwrap_or_default();
             return Err(Error::invalid(format!(
                 "`{pattern}` has no {lacks}{rows}; add the parts that are missing, or say `cadence: {cadence}` if there is one row for each"
+            )));
+        }
+        if let (Some(cadence), TimeForm::Pattern(pattern)) = (self.cadence, &self.reading.form)
+            && !cadence.is_days()
+            && !self.reading.has_time_of_day()
+        {
+            return Err(Error::invalid(format!(
+                "`{pattern}` has no time of day, and table `{}` has a row every {cadence}; add the parts that are missing, e.g. %H, and the column that holds them, or \
+                 say `cadence: 1d` if there is one row for each day",
+                self.name
             )));
         }
         if !self.csv.is_plain() && self.format != Format::Csv {

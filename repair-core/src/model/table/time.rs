@@ -54,6 +54,13 @@ impl EpochUnit {
         100_000_000_000 * i128::from(self.per_second())
     }
 
+    /// The numbers of longer units that stand for the years from 2001 to 2128. In this unit they would be in the first weeks of 1970, so where a table has one unit
+    /// only, they are taken for a mistake.
+    pub fn confused(self) -> impl Iterator<Item = (Self, std::ops::Range<i64>)> {
+        let longer = Self::ALL.into_iter().take_while(move |unit| *unit < self);
+        longer.map(|unit| (unit, 1_000_000_000 * unit.per_second()..5_000_000_000_i64.saturating_mul(unit.per_second())))
+    }
+
     /// The unit that a number must be in, by its size.
     pub fn of_size(number: i128) -> Option<Self> {
         Self::ALL.into_iter().find(|unit| number.abs() < unit.limit())
@@ -214,6 +221,14 @@ impl TimeReading {
         }
     }
 
+    /// Whether times that are written by a pattern have a time of day, or are instants. Times that are written in another way may.
+    pub fn has_time_of_day(&self) -> bool {
+        let TimeForm::Pattern(pattern) = &self.form else { return true };
+        let Ok(sample) = jiff::civil::date(2024, 3, 4).at(14, 30, 15, 0).in_tz("UTC") else { return true };
+        let read = jiff::fmt::strtime::format(pattern, &sample).ok().and_then(|text| BrokenDownTime::parse(pattern, text).ok());
+        read.is_none_or(|read| read.hour().is_some() || read.to_timestamp().is_ok())
+    }
+
     /// Checks that a pattern can be read at all, and that the settings do not contradict each other.
     ///
     /// # Errors
@@ -225,6 +240,11 @@ impl TimeReading {
                 let sample = jiff::civil::date(2024, 3, 4).at(14, 30, 15, 0).in_tz("UTC");
                 let written = sample.ok().and_then(|time| jiff::fmt::strtime::format(pattern, &time).ok());
                 let read = written.and_then(|text| jiff::fmt::strtime::parse(pattern, text).ok());
+                if read.as_ref().and_then(BrokenDownTime::hour).is_some_and(|hour| hour != 14) {
+                    return Err(Error::invalid(format!(
+                        "`{pattern}` has the hour of a clock of twelve hours, and nothing says which half of the day it is; add `%p`, which is AM or PM, or write `%H`"
+                    )));
+                }
                 if read.is_none() {
                     return Err(Error::invalid(format!(
                         "`{pattern}` is not a pattern of a time; write e.g. `%d.%m.%Y %H:%M`, where %d is the day, %m the month, %Y the year, %H the \
@@ -243,6 +263,11 @@ impl TimeReading {
             }
             TimeForm::Epoch(_) if self.columns.len() > 1 => {
                 return Err(Error::invalid("a time since 1970 is in one column; name it alone"));
+            }
+            TimeForm::Path(_) if self.repeated == Repeated::FileOrder => {
+                return Err(Error::invalid(
+                    "the time is in the path, and the order of rows says nothing of it; write `repeated: earlier` or `repeated: later`",
+                ));
             }
             TimeForm::Path(_) if !self.columns.is_empty() => {
                 return Err(Error::invalid("the time is either in columns or in the path; keep one of `columns` and `path`"));
