@@ -10,6 +10,7 @@ mod gather;
 mod kept;
 mod model;
 mod picture;
+mod since;
 
 use jiff::civil::Date;
 
@@ -109,7 +110,7 @@ impl StatusRequest<'_> {
             return self.listed(name, declared.as_ref(), None, looks, (decisions, notes));
         };
         notes.extend(days.head.notes.iter().cloned());
-        notes.extend(gather::changed_since(looks, &records));
+        notes.extend(since::notes(looks, &records));
         self.listed(name, declared.as_ref(), Some(days), looks, (decisions, notes))
     }
 
