@@ -94,13 +94,13 @@ pub(super) async fn query(lake: &LocalLake, asked: &Asked) -> Result<BatchStream
     if known.iter().any(|table| !table.empty.is_empty()) {
         for kind in KINDS_OF_EMPTY {
             let taken: Vec<LakeTable> = known.iter().map(|table| table.with_empty(&kind)).collect();
-            match run(&runtime, &taken, relations, sql).await {
+            match run(&runtime, &taken, relations, sql, true).await {
                 Ok(rows) => return rows,
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
     }
-    let refused_as_text = match run(&runtime, &known, relations, sql).await {
+    let refused_as_text = match run(&runtime, &known, relations, sql, false).await {
         Ok(rows) => return rows,
         Err(refused) => refused,
     };
@@ -114,7 +114,7 @@ pub(super) async fn query(lake: &LocalLake, asked: &Asked) -> Result<BatchStream
         let kinds = KINDS_OF_EMPTY.iter().filter(|_| known.iter().any(|table| !table.empty.is_empty())).map(Some).chain([None]);
         for kind in kinds {
             let taken = lower.iter().map(|table| kind.map_or_else(|| table.clone(), |kind| table.with_empty(kind))).collect::<Vec<_>>();
-            match run(&runtime, &taken, relations, &names.in_lower_case(sql)).await {
+            match run(&runtime, &taken, relations, &names.in_lower_case(sql), kind.is_some()).await {
                 Ok(rows) => return Ok(Box::pin(rows?.map(move |batch| names.restored(&batch?)))),
                 Err(error) => then = then.or(Some(error)),
             }
@@ -127,21 +127,29 @@ pub(super) async fn query(lake: &LocalLake, asked: &Asked) -> Result<BatchStream
     Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| refusal(refused, &known, sql)))
 }
 
-/// What columns without a value are taken for, one after the other, until the query can be planned; then for text.
-const KINDS_OF_EMPTY: [DataType; 2] = [DataType::Null, DataType::Float64];
+/// What columns without a value are taken for, one after the other, until the query can be planned and begins to answer.
+const KINDS_OF_EMPTY: [DataType; 3] = [DataType::Null, DataType::Float64, DataType::Utf8];
 
-/// The rows of a query, if it can be planned.
+/// The rows of a query, if it can be planned. Some functions refuse a type only when they run, so a trial also waits for the first rows.
 async fn run(
     runtime: &Arc<RuntimeEnv>,
     tables: &[LakeTable],
     relations: &[(String, Relation)],
     sql: &str,
+    is_trial: bool,
 ) -> SqlResult<Result<BatchStream>> {
     let planned = plan(runtime, tables, relations, sql).await?;
-    let rows = match planned.execute_stream().await {
+    let mut rows = match planned.execute_stream().await {
         Ok(rows) => rows,
         Err(refused) => return Ok(Err(error(refused))),
     };
+    if is_trial {
+        let first = match rows.next().await {
+            Some(Err(refused)) if of_ours(&refused).is_none() => return Err(refused),
+            first => futures::stream::iter(first),
+        };
+        return Ok(Ok(Box::pin(first.chain(rows).map(|batch| batch.map_err(error)))));
+    }
     Ok(Ok(Box::pin(rows.map(|batch| batch.map_err(error)))))
 }
 
@@ -371,15 +379,23 @@ async fn reserved(lake: &LocalLake, table: &Table) -> Result<bool> {
     Ok(shape::refuse_reserved(table, &raw.schema).is_err())
 }
 
+/// The error of ours that passed through the engine, if it is one.
+fn of_ours(error: &DataFusionError) -> Option<&Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(next) = cause {
+        if let Some(ours) = next.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        cause = next.source();
+    }
+    None
+}
+
 /// Maps an error of the engine; one of ours that passed through it stays as it was.
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn error(error: DataFusionError) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(next) = cause {
-        if let Some(ours) = next.downcast_ref::<Error>() {
-            return Error::new(ours.kind(), ours.full());
-        }
-        cause = next.source();
+    if let Some(ours) = of_ours(&error) {
+        return Error::new(ours.kind(), ours.full());
     }
     // The engine takes some mistakes of a query for its own.
     let message = error.to_string();

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 
 use super::fold::Class;
-use super::kept::{KeptLook, Looks, Published};
+use super::kept::{Index, KeptLook, Looks, Published};
 use repair_core::lake::overlay::aside;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
 use repair_core::model::Interval;
 
 /// What has changed since the looks, in sentences.
-pub(super) fn notes(looks: &Looks, records: &[Retraction]) -> Vec<String> {
+pub(super) fn notes(index: &Index, looks: &Looks, records: &[Retraction]) -> Vec<String> {
     let mut notes: Vec<String> = looks.published.iter().flat_map(|published| of_one(&looks.looks, published)).collect();
     let is_decision = |id: &str| records.iter().any(|record| record.id == id && aside::is_decision(record));
     // A mark says that what was computed into this table is stale, not that its rows have changed.
@@ -19,7 +19,7 @@ pub(super) fn notes(looks: &Looks, records: &[Retraction]) -> Vec<String> {
             continue;
         }
         let undone = record.undoes.as_deref().and_then(|id| records.iter().find(|other| other.id == id));
-        if has_looked_at(&looks.looks, &undone.unwrap_or(record).parts, record.at) {
+        if has_looked_at(index, &looks.looks, &undone.unwrap_or(record).parts, record.at) {
             continue;
         }
         let what = if record.undoes.is_some() { "shown again" } else { "hidden" };
@@ -88,9 +88,12 @@ pub(super) fn of_published<'a>(looks: &'a [KeptLook], published: &Published) -> 
 }
 
 /// Whether steps have looked, since these parts of what runs have added were hidden or shown again, wherever the runs had found something.
-fn has_looked_at(looks: &[KeptLook], parts: &[Part], at: Timestamp) -> bool {
+fn has_looked_at(index: &Index, looks: &[KeptLook], parts: &[Part], at: Timestamp) -> bool {
     let is_looked_at = |part: &Part| {
-        let of_run: Vec<&KeptLook> = looks.iter().filter(|kept| kept.look.run == part.run && kept.found > 0).collect();
+        // Only what the run repaired has changed.
+        let planned = index.runs.get(&part.run).map(|mark| &mark.planned);
+        let is_repaired = |kept: &KeptLook| planned.is_none_or(|planned| planned.values().any(|planned| planned.of == kept.look.of));
+        let of_run: Vec<&KeptLook> = looks.iter().filter(|kept| kept.look.run == part.run && kept.found > 0 && is_repaired(kept)).collect();
         if of_run.is_empty() {
             return looks.iter().any(|kept| kept.look.at > at);
         }
