@@ -97,6 +97,6 @@ impl LocalLake {
             scan.check_owner(&lake)?;
             Ok(scan)
         });
-        Ok(TableRows(Arc::new(scan.await?)))
+        Ok(TableRows(Arc::new(scan.await?.metered(self.meter().cloned()))))
     }
 }

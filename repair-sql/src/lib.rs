@@ -49,7 +49,7 @@ impl QueryEngine for DataFusion {
         let text = query.text(engine::literal, engine::name)?;
         let relations = query.named_relations().into_iter().map(|(name, relation)| (name.to_owned(), relation.clone())).collect();
         let asked = Asked { tables: query.tables.to_vec(), sql: text, relations, seen: query.seen.clone() };
-        if worker::is_served() { worker::query(lake.root(), asked).await } else { engine::query(lake, &asked).await }
+        if worker::is_served() { worker::query(lake, asked).await } else { engine::query(lake, &asked).await }
     }
 }
 

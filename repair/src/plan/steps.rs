@@ -160,7 +160,7 @@ impl<'a> Making<'a> {
             _ => 1,
         };
         take.low.queries += scans * by_queries;
-        take.low.bytes_scanned += share(found.usage.bytes_scanned, there, found.bytes);
+        take.low.bytes_scanned += share(found.usage.bytes_scanned, there, found.bytes).min(there);
         take.high.queries += most * by_queries;
         take.high.bytes_scanned += there.saturating_mul(over);
         Ok(())
