@@ -26,6 +26,7 @@ use repair_core::lake::{
 };
 use repair_core::model::Usage;
 use repair_core::model::{Interval, SlotRange, Table, TablePresence};
+use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Hint, Result};
 use tokio::sync::Semaphore;
 
@@ -70,6 +71,8 @@ const FRESH_LISTINGS: u32 = 10;
 pub struct LocalLake {
     inner: Arc<Inner>,
     engine: Option<Arc<dyn QueryEngine>>,
+    /// Counts the bytes of what streams read.
+    meter: Option<Meter>,
 }
 
 #[derive(Debug)]
@@ -365,7 +368,18 @@ impl LocalLake {
             return Err(Error::invalid(format!("{} is a file; the lake's `root` must be a folder", root.display())));
         }
         files::trust_folder(&root);
-        Ok(Self { inner: Arc::new(Inner::new(root)), engine: None })
+        Ok(Self { inner: Arc::new(Inner::new(root)), engine: None, meter: None })
+    }
+
+    /// The same lake, with a meter that counts the bytes which streams of it read: no call returns these.
+    #[must_use]
+    pub fn with_meter(self, meter: impl Into<Option<Meter>>) -> Self {
+        Self { meter: meter.into(), ..self }
+    }
+
+    /// The meter, if there is one.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
     }
 
     /// The same lake, over which an engine runs users' SQL. Without one, queries are refused.
@@ -446,7 +460,7 @@ impl ReadLake for LocalLake {
     async fn scan(&self, table: &Table, request: &ScanRequest) -> Result<BatchStream> {
         let (lake, table, request) = (self.inner.clone(), table.clone(), request.clone());
         let scan = blocking(move || scan::Scan::new(&lake, &table, &request)).await?;
-        Ok(scan::stream(Arc::new(scan)))
+        Ok(scan::stream(Arc::new(scan.metered(self.meter.clone()))))
     }
 
     async fn rollup(&self, table: &Table, request: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
@@ -583,8 +597,9 @@ impl Artifacts for LocalLake {
 
 #[async_trait]
 impl Lake for LocalLake {
-    fn on_behalf_of(&self, _: &Caller) -> Option<Arc<dyn Lake>> {
-        None
+    /// What calls return is counted by whoever gets it; what streams read, by the meter.
+    fn on_behalf_of(&self, caller: &Caller) -> Option<Arc<dyn Lake>> {
+        Some(Arc::new(self.clone().with_meter(caller.meter.clone())))
     }
 
     async fn check_writable(&self) -> Result<()> {

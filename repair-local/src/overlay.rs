@@ -86,7 +86,7 @@ pub(crate) fn patches(
     shape: &Schema,
     bounds: &TimeBounds,
     retracted: &Retracted,
-    wanted: impl Fn(&Key) -> bool,
+    (usage, wanted): (&mut Usage, impl Fn(&Key) -> bool),
 ) -> Result<Patches> {
     use overlay::columns as c;
     let mut patches = Patches::default();
@@ -108,7 +108,7 @@ pub(crate) fn patches(
                 fields.push(Field::new(old, field.data_type().clone(), true));
             }
         }
-        overlay_rows(table, std::slice::from_ref(file), &Arc::new(Schema::new(fields)), bounds, &mut Usage::default(), &mut |batch| {
+        overlay_rows(table, std::slice::from_ref(file), &Arc::new(Schema::new(fields)), bounds, usage, &mut |batch| {
             let times = KeyTime::of(&ours, &batch)?;
             let hidden = Hidden::of(retracted, &batch)?;
             patches.add(
@@ -342,6 +342,8 @@ pub(crate) struct Winners {
     by_number: Vec<String>,
     /// Whether repairs change cells too.
     pub(crate) has_patches: bool,
+    /// What reading them used.
+    pub(crate) usage: Usage,
 }
 
 impl Winners {
@@ -355,13 +357,13 @@ impl Winners {
         wanted: impl Fn(&Key) -> bool,
     ) -> Result<Self> {
         use overlay::columns as c;
-        let mut winners = Self::default();
+        let (mut winners, mut usage) = (Self::default(), Usage::default());
         let shape = shape_with(table, &[c::OP, c::RUN, c::UNIT, c::STEP], &[c::AT]);
         let slots = Slots::of(table);
         for (number, file) in (0u32..).zip(files) {
             let mut first_row = 0;
             // Rows are identified by their number in the file, so none may be left out.
-            overlay_rows(table, std::slice::from_ref(file), &shape, &TimeBounds::ALL, &mut Usage::default(), &mut |batch| {
+            overlay_rows(table, std::slice::from_ref(file), &shape, &TimeBounds::ALL, &mut usage, &mut |batch| {
                 let rows = KeyTime::of(table, &batch)?;
                 let (op, at_us) = (text(&batch, c::OP)?, instants(&batch, c::AT)?);
                 let (run_names, units) = (text(&batch, c::RUN)?, text(&batch, c::UNIT)?);
@@ -394,6 +396,7 @@ impl Winners {
             })?;
         }
         winners.leave_newest(slots);
+        winners.usage = usage;
         Ok(winners)
     }
 

@@ -8,12 +8,18 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use repair_core::Result;
 use repair_core::lake::partition::TimeBounds;
+use repair_core::lake::shape::{self, EmptyColumn};
 use repair_core::lake::{BatchStream, Layer, Query};
 use repair_core::model::Table;
 
 use crate::lake::LocalLake;
+use crate::place::Place;
+use crate::read;
 use crate::scan::{self, Scan};
 use crate::threads::blocking;
+
+/// Of more files of repairs than these, nobody looks which columns have a value.
+const MOST_REPAIR_FILES: usize = 4_096;
 
 /// Runs users' SQL over a lake in a folder.
 #[async_trait]
@@ -53,6 +59,32 @@ impl LocalLake {
         blocking(move || Ok(Scan::within(&lake, &table, layer, TimeBounds::ALL, None, None)?.schema)).await
     }
 
+    /// The columns of a table or its repaired view that have no value, and whose types are not declared. Those of a view have none in a repair, either: what
+    /// is not known of repairs counts as a value.
+    ///
+    /// # Errors
+    /// As [`columns_of`](Self::columns_of).
+    pub async fn empty_columns(&self, table: &Table, layer: Layer) -> Result<Vec<EmptyColumn>> {
+        let (lake, table) = (self.inner().clone(), table.clone());
+        blocking(move || {
+            let place = Place::of(&lake.root, &table)?;
+            let Some(schema) = lake.described(&place, &table)? else { return Ok(Vec::new()) };
+            let mut empty = shape::empty(&schema);
+            if layer == Layer::Repaired && !empty.is_empty() {
+                let files = place.repair_files()?;
+                if files.len() > MOST_REPAIR_FILES {
+                    return Ok(Vec::new());
+                }
+                for file in &files {
+                    let opened = read::parquet::open(file)?;
+                    empty.retain(|empty| opened.has_no_value(&empty.column));
+                }
+            }
+            Ok(empty)
+        })
+        .await
+    }
+
     /// Rows of a table or its repaired view, in files that may have rows within the bounds. Rows outside may come, too. Bounds of a view must be those of whole slots,
     /// or a row outside would not hide its repair.
     ///
@@ -65,6 +97,6 @@ impl LocalLake {
             scan.check_owner(&lake)?;
             Ok(scan)
         });
-        Ok(TableRows(Arc::new(scan.await?)))
+        Ok(TableRows(Arc::new(scan.await?.metered(self.meter().cloned()))))
     }
 }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::{BatchStream, FILE, Layer, ScanRequest, overlay};
 use repair_core::model::Usage;
 use repair_core::model::{Format, Key, Table};
+use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::DataFile;
@@ -41,6 +42,8 @@ pub(crate) struct Scan {
     pub(crate) layer: Layer,
     /// Whether the last column is the number of a row's file.
     with_files: bool,
+    /// Counts the bytes that it reads, if nobody else does.
+    meter: Option<Meter>,
 }
 
 impl Scan {
@@ -110,7 +113,19 @@ impl Scan {
         // Of no keys, there is nothing to read.
         let files = if keys.is_some_and(<[Key]>::is_empty) { Vec::new() } else { place::prune(files, &bounds) };
         let keys = keys.map(|keys| keys.iter().cloned().collect());
-        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false })
+        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false, meter: None })
+    }
+
+    /// The same scan, with its bytes counted.
+    pub(crate) fn metered(self, meter: Option<Meter>) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Counts the bytes of what was read. Its rows are counted by whoever gets them.
+    pub(crate) fn count(&self, usage: Usage) {
+        if let Some(meter) = &self.meter {
+            meter.add(Usage { bytes_scanned: usage.bytes_scanned, ..Usage::default() });
+        }
     }
 
     /// The same scan with more of the table's columns; `None` if it has them all.
@@ -140,6 +155,7 @@ impl Scan {
             keys,
             layer: self.layer,
             with_files: false,
+            meter: self.meter.clone(),
         }))
     }
 
@@ -162,7 +178,9 @@ impl Scan {
                 let columns = batch.columns().iter().cloned().chain([numbers]).collect();
                 sink(RecordBatch::try_new(self.schema.clone(), columns)?)
             };
-            if self.raw_file(file, &self.bounds, &mut tally, &mut numbered)?.0.is_break() {
+            let (flow, usage) = self.raw_file(file, &self.bounds, &mut tally, &mut numbered)?;
+            self.count(usage);
+            if flow.is_break() {
                 return Ok(());
             }
         }
@@ -217,7 +235,7 @@ impl Scan {
                 }
                 Ok(flow)
             };
-            read::rows(&self.table, file, &self.judged, &bounds, tally, &mut wanted)?;
+            self.count(read::rows(&self.table, file, &self.judged, &bounds, tally, &mut wanted)?);
             if flow.is_break() {
                 break;
             }

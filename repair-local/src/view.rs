@@ -69,11 +69,13 @@ fn chunk(
     let wanted = |key: &Key| scan.keys.as_ref().is_none_or(|keys: &HashSet<Key>| keys.contains(key));
     let around = bounds.of_versions(&scan.table, REPAIRS_AROUND);
     let mut winners = Winners::load(&scan.table, repairs, &around, retracted, wanted)?;
+    let mut usage = winners.usage;
     let patches = if winners.has_patches {
-        overlay::patches(&scan.table, repairs, &scan.whole, bounds, retracted, wanted)?
+        overlay::patches(&scan.table, repairs, &scan.whole, bounds, retracted, (&mut usage, wanted))?
     } else {
         Patches::default()
     };
+    scan.count(usage);
     // What the view says about a row's cells does not depend on the columns that are asked for.
     let widened = scan.with_columns(patches.columns())?;
     let scan = widened.as_ref().unwrap_or(scan);
@@ -171,7 +173,7 @@ fn live_repairs(
     let mut flow = ControlFlow::Continue(());
     for (number, file) in (0u32..).zip(repairs) {
         let mut first_row = 0;
-        read::rows(&table, file, &shape, &TimeBounds::ALL, &mut Tally::default(), &mut |batch: RecordBatch| {
+        let usage = read::rows(&table, file, &shape, &TimeBounds::ALL, &mut Tally::default(), &mut |batch: RecordBatch| {
             let mask = live(&KeyTime::of(&table, &batch)?, slots, bounds, winners, number, first_row);
             first_row += batch.num_rows();
             if mask.true_count() == 0 {
@@ -184,6 +186,7 @@ fn live_repairs(
             flow = sink(cells.shown(&batch.project(&own)?, Arc::new(strategy), |_| true)?)?;
             Ok(flow)
         })?;
+        scan.count(usage);
         if flow.is_break() {
             break;
         }

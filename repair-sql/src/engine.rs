@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions, new_null_array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, ScalarValue, SchemaError, TableReference};
 use datafusion::dataframe::DataFrame;
@@ -28,11 +28,11 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
 use futures::StreamExt;
 use repair_core::lake::partition::{SECOND_US, TimeBounds};
 use repair_core::lake::query::{Bound, Relation, Seen};
-use repair_core::lake::shape;
+use repair_core::lake::shape::{self, EmptyColumn};
 use repair_core::lake::veil::{Over, Veil};
 use repair_core::lake::{BatchStream, Layer, ReadLake, ScanRequest, overlay};
 use repair_core::model::{SlotRange, Table};
-use repair_core::{Error, Result};
+use repair_core::{Error, ErrorKind, Result};
 use repair_local::LocalLake;
 use repair_local::query::TableRows;
 use repair_local::threads::{self, blocking};
@@ -89,30 +89,83 @@ pub(super) async fn query(lake: &LocalLake, asked: &Asked) -> Result<BatchStream
         return Err(Error::invalid(format!("two tables of the query are named `{}`; rename one", twice.shown_name)));
     }
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY_BYTES, 1.0).build_arc().map_err(error)?;
-    let refused = match plan(&runtime, &known, relations, sql).await {
-        Ok(planned) => {
-            let rows = planned.execute_stream().await.map_err(error)?;
-            return Ok(Box::pin(rows.map(|batch| batch.map_err(error))));
+    // What has no value is null of whatever type the query takes it for.
+    let mut refused = None;
+    if known.iter().any(|table| !table.empty.is_empty()) {
+        for kind in KINDS_OF_EMPTY {
+            let taken: Vec<LakeTable> = known.iter().map(|table| table.with_empty(&kind)).collect();
+            match run(&runtime, &taken, relations, sql, true).await {
+                Ok(rows) => return rows,
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
+    }
+    let refused_as_text = match run(&runtime, &known, relations, sql, false).await {
+        Ok(rows) => return rows,
         Err(refused) => refused,
     };
+    // The first one says what is wrong with the query, rather than with text.
+    let refused = refused.unwrap_or(refused_as_text);
     // Some engines keep all names in lower case. What they run is to run here too, so a query that names no column or table exactly is
     // tried once more with all of them in lower case.
     if let Some(names) = Names::of(&known, sql) {
         let lower: Vec<LakeTable> = known.iter().map(|table| table.in_lower_case(&names)).collect();
-        match plan(&runtime, &lower, relations, &names.in_lower_case(sql)).await {
-            Ok(planned) => {
-                let rows = planned.execute_stream().await.map_err(error)?;
-                return Ok(Box::pin(rows.map(move |batch| names.restored(&batch.map_err(error)?))));
+        let mut then = None;
+        let kinds = KINDS_OF_EMPTY.iter().filter(|_| known.iter().any(|table| !table.empty.is_empty())).map(Some).chain([None]);
+        for kind in kinds {
+            let taken = lower.iter().map(|table| kind.map_or_else(|| table.clone(), |kind| table.with_empty(kind))).collect::<Vec<_>>();
+            match run(&runtime, &taken, relations, &names.in_lower_case(sql), kind.is_some()).await {
+                Ok(rows) => return Ok(Box::pin(rows?.map(move |batch| names.restored(&batch?)))),
+                Err(error) => then = then.or(Some(error)),
             }
-            // Without regard to case it got farther, so this is what is wrong.
-            Err(then) if is_missing_table(&refused) && !is_missing_table(&then) => {
-                return Err(left_out(lake, tables, &then).await?.unwrap_or_else(|| error(then)));
-            }
-            Err(_) => {}
+        }
+        // Without regard to case it got farther, so this is what is wrong.
+        if let Some(then) = then.filter(|then| is_missing_table(&refused) && !is_missing_table(then)) {
+            return Err(left_out(lake, tables, &then).await?.unwrap_or_else(|| refusal(then, &known, sql)));
         }
     }
-    Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| error(refused)))
+    Err(left_out(lake, tables, &refused).await?.unwrap_or_else(|| refusal(refused, &known, sql)))
+}
+
+/// What columns without a value are taken for, one after the other, until the query can be planned and begins to answer.
+const KINDS_OF_EMPTY: [DataType; 3] = [DataType::Null, DataType::Float64, DataType::Utf8];
+
+/// The rows of a query, if it can be planned. Some functions refuse a type only when they run, so a trial also waits for the first rows.
+async fn run(
+    runtime: &Arc<RuntimeEnv>,
+    tables: &[LakeTable],
+    relations: &[(String, Relation)],
+    sql: &str,
+    is_trial: bool,
+) -> SqlResult<Result<BatchStream>> {
+    let planned = plan(runtime, tables, relations, sql).await?;
+    let mut rows = match planned.execute_stream().await {
+        Ok(rows) => rows,
+        Err(refused) => return Ok(Err(error(refused))),
+    };
+    if is_trial {
+        let first = match rows.next().await {
+            Some(Err(refused)) if of_ours(&refused).is_none() => return Err(refused),
+            first => futures::stream::iter(first),
+        };
+        return Ok(Ok(Box::pin(first.chain(rows).map(|batch| batch.map_err(error)))));
+    }
+    Ok(Ok(Box::pin(rows.map(|batch| batch.map_err(error)))))
+}
+
+/// Why a query cannot be planned. If it names columns of which nothing is known, that is probably why.
+fn refusal(refused: DataFusionError, tables: &[LakeTable], sql: &str) -> Error {
+    let names: HashSet<String> = words(sql).map(|(word, _)| word.value.to_lowercase()).collect();
+    let is_about_types = ["Utf8", "String", "Null", "coerc", "type"].iter().any(|word| refused.to_string().contains(word));
+    let mut unknown: Vec<String> = Vec::new();
+    for table in tables.iter().filter(|_| is_about_types) {
+        let named = table.without_value.iter().filter(|empty| names.contains(&empty.column.to_lowercase()));
+        unknown.extend(named.map(|empty| empty.why(&table.table.name)));
+    }
+    unknown.sort();
+    unknown.dedup();
+    let refused = error(refused);
+    if unknown.is_empty() { refused } else { Error::new(refused.kind(), format!("{}; {}", refused.message(), unknown.join("; "))) }
 }
 
 async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], relations: &[(String, Relation)], sql: &str) -> SqlResult<DataFrame> {
@@ -130,6 +183,23 @@ async fn plan(runtime: &Arc<RuntimeEnv>, tables: &[LakeTable], relations: &[(Str
 
 /// As [`super::unknown_column`], of a query in lower case.
 pub(super) async fn unknown_column(tables: &[(String, SchemaRef)], sql: &str) -> Result<Option<UnknownColumn>> {
+    let Err(refused) = planned(tables, sql).await? else { return Ok(None) };
+    let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
+    let SchemaError::FieldNotFound { field, valid_fields } = of_schema.as_ref() else { return Ok(None) };
+    let named = |column: &Column| column.name.clone();
+    let mut columns: Vec<String> = valid_fields.iter().map(named).collect();
+    columns.sort();
+    columns.dedup();
+    Ok(Some(UnknownColumn { column: field.name.clone(), columns }))
+}
+
+/// As [`super::selected_columns`], of a query in lower case.
+pub(super) async fn selected_columns(tables: &[(String, SchemaRef)], sql: &str) -> Result<Option<SchemaRef>> {
+    Ok(planned(tables, sql).await?.ok().map(|planned| Arc::new(planned.schema().as_arrow().clone())))
+}
+
+/// A query in lower case, planned over tables without rows.
+async fn planned(tables: &[(String, SchemaRef)], sql: &str) -> Result<SqlResult<DataFrame>> {
     let context = SessionContext::new();
     for (name, schema) in tables {
         let mut names = HashSet::new();
@@ -139,14 +209,7 @@ pub(super) async fn unknown_column(tables: &[(String, SchemaRef)], sql: &str) ->
         context.register_table(TableReference::bare(name.to_lowercase()), Arc::new(empty)).map_err(error)?;
     }
     let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let Err(refused) = context.sql_with_options(sql, only_reads).await else { return Ok(None) };
-    let DataFusionError::SchemaError(of_schema, _) = refused.find_root() else { return Ok(None) };
-    let SchemaError::FieldNotFound { field, valid_fields } = of_schema.as_ref() else { return Ok(None) };
-    let named = |column: &Column| column.name.clone();
-    let mut columns: Vec<String> = valid_fields.iter().map(named).collect();
-    columns.sort();
-    columns.dedup();
-    Ok(Some(UnknownColumn { column: field.name.clone(), columns }))
+    Ok(context.sql_with_options(sql, only_reads).await)
 }
 
 /// Whether a query was refused because a table was not found under its name.
@@ -316,15 +379,23 @@ async fn reserved(lake: &LocalLake, table: &Table) -> Result<bool> {
     Ok(shape::refuse_reserved(table, &raw.schema).is_err())
 }
 
+/// The error of ours that passed through the engine, if it is one.
+fn of_ours(error: &DataFusionError) -> Option<&Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(next) = cause {
+        if let Some(ours) = next.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        cause = next.source();
+    }
+    None
+}
+
 /// Maps an error of the engine; one of ours that passed through it stays as it was.
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn error(error: DataFusionError) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(next) = cause {
-        if let Some(ours) = next.downcast_ref::<Error>() {
-            return Error::new(ours.kind(), ours.full());
-        }
-        cause = next.source();
+    if let Some(ours) = of_ours(&error) {
+        return Error::new(ours.kind(), ours.full());
     }
     // The engine takes some mistakes of a query for its own.
     let message = error.to_string();
@@ -354,6 +425,10 @@ struct LakeTable {
     shown_name: String,
     /// What it shows instead of what the lake has.
     seen: Option<Seen>,
+    /// Its columns that have no value, as far as that has been read.
+    without_value: Vec<EmptyColumn>,
+    /// Those of them that have none in any row.
+    empty: HashSet<String>,
 }
 
 impl LakeTable {
@@ -376,7 +451,23 @@ impl LakeTable {
             Layer::Raw => table.name.clone(),
             Layer::Repaired => overlay::repaired_view(&table.name),
         };
-        Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name, seen: seen.cloned() })
+        let without_value = match (seen, layer) {
+            // Rows that are not the lake's may have any values.
+            (Some(Seen::Instead(_)), _) | (Some(Seen::Behind(_)), Layer::Repaired) => Vec::new(),
+            _ => lake.empty_columns(&table, layer).await?,
+        };
+        let empty = without_value.iter().filter(|empty| empty.is_whole).map(|empty| empty.column.clone()).collect();
+        Ok(Self { lake, table, layer, shown: schema.clone(), schema, shown_name, seen: seen.cloned(), without_value, empty })
+    }
+
+    /// The table with its columns without a value as columns of another type.
+    fn with_empty(&self, kind: &DataType) -> Self {
+        let field = |(own, shown): (&Arc<Field>, &Arc<Field>)| match self.empty.contains(own.name()) {
+            true => Arc::new(shown.as_ref().clone().with_data_type(kind.clone())),
+            false => shown.clone(),
+        };
+        let fields: Vec<Arc<Field>> = self.schema.fields().iter().zip(self.shown.fields()).map(field).collect();
+        Self { shown: Arc::new(Schema::new(fields)), ..self.clone() }
     }
 
     /// The table with the names that a query finds in any case.
@@ -555,9 +646,19 @@ impl PartitionStream for LakeRows {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (schema, names) = (self.schema.clone(), self.names.clone());
+        let (schema, names, table) = (self.schema.clone(), self.names.clone(), self.table.clone());
         let shown = move |batch: RecordBatch| {
-            let columns = names.fields().iter().map(|field| Ok(batch.column(batch.schema_ref().index_of(field.name())?).clone()));
+            let columns = names.fields().iter().zip(schema.fields()).map(|(field, shown)| {
+                let column = batch.column(batch.schema_ref().index_of(field.name())?);
+                // It was taken for null of another type.
+                if column.data_type() == shown.data_type() {
+                    Ok(column.clone())
+                } else if column.logical_null_count() == column.len() {
+                    Ok(new_null_array(shown.data_type(), column.len()))
+                } else {
+                    Err(external(has_value_now(&table, field.name())))
+                }
+            });
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             Ok(RecordBatch::try_new_with_options(schema.clone(), columns.collect::<SqlResult<Vec<_>>>()?, &options)?)
         };
@@ -572,6 +673,15 @@ impl PartitionStream for LakeRows {
         let rows = rows.map(move |batch| shown(batch.map_err(external)?));
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
+}
+
+fn has_value_now(table: &str, column: &str) -> Error {
+    Error::new(
+        ErrorKind::Transient,
+        format!(
+            "column `{column}` of table `{table}` had no value when the query began, and has one now, so its type was not known; ask again"
+        ),
+    )
 }
 
 /// The bounds of all slots that bounds touch, since a slot of the repaired view is decided as a whole.

@@ -49,7 +49,7 @@ impl QueryEngine for DataFusion {
         let text = query.text(engine::literal, engine::name)?;
         let relations = query.named_relations().into_iter().map(|(name, relation)| (name.to_owned(), relation.clone())).collect();
         let asked = Asked { tables: query.tables.to_vec(), sql: text, relations, seen: query.seen.clone() };
-        if worker::is_served() { worker::query(lake.root(), asked).await } else { engine::query(lake, &asked).await }
+        if worker::is_served() { worker::query(lake, asked).await } else { engine::query(lake, &asked).await }
     }
 }
 
@@ -78,12 +78,27 @@ pub struct UnknownColumn {
 /// # Errors
 /// `invalid` if expressions are nested too deeply, or if the query names a value or a relation that it is not given.
 pub async fn unknown_column(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<UnknownColumn>> {
+    let (all, text) = in_lower_case(tables, query).await?;
+    engine::unknown_column(&all, &text).await
+}
+
+/// The columns that a query selects, with their names in lower case; `None` if it cannot be planned over these tables. As in [`unknown_column`], nothing is
+/// read.
+///
+/// # Errors
+/// As [`unknown_column`].
+pub async fn selected_columns(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<SchemaRef>> {
+    let (all, text) = in_lower_case(tables, query).await?;
+    engine::selected_columns(&all, &text).await
+}
+
+/// The tables and relations that a query may name, and its text in lower case.
+async fn in_lower_case(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<(Vec<(String, SchemaRef)>, String)> {
     let text = query.text(engine::plain_literal, engine::name)?.to_lowercase();
     let checked = text.clone();
     threads::blocking(move || depth::check(&checked)).await?;
     let relations = query.named_relations().into_iter().map(|(name, relation)| (engine::shown_name(name), relation.schema.clone()));
-    let all: Vec<_> = tables.iter().cloned().chain(relations).collect();
-    engine::unknown_column(&all, &text).await
+    Ok((tables.iter().cloned().chain(relations).collect(), text))
 }
 
 /// Call this first in `main`, before there are threads. From then on, each query of users' SQL over a lake in a folder runs in a process of

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,8 @@ use futures::{StreamExt, TryStreamExt};
 use repair_core::lake::BatchStream;
 use repair_core::lake::query::{Relation, Seen};
 use repair_core::lake::veil::{Veil, VeilParts};
-use repair_core::model::Table;
+use repair_core::model::{Table, Usage};
+use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Result};
 use repair_local::LocalLake;
 use repair_local::threads::{self, blocking};
@@ -91,6 +92,12 @@ impl SeenParts {
     }
 }
 
+/// What the query has read, said at its end.
+#[derive(Serialize, Deserialize)]
+struct Scanned {
+    bytes_scanned: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Refusal {
     kind: ErrorKind,
@@ -153,7 +160,8 @@ fn work() -> Result<()> {
     let workers = threads::workers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_stack_size(STACK_BYTES).enable_all().build();
     runtime.map_err(no_threads)?.block_on(async {
-        let lake = LocalLake::open(&request.root)?;
+        let meter = Meter::default();
+        let lake = LocalLake::open(&request.root)?.with_meter(meter.clone());
         let mut rows = super::engine::query(&lake, &asked).await?;
         let gone = |error: arrow::error::ArrowError| Error::internal("nobody reads the rows of the SQL any more").because(error);
         let mut writer = None;
@@ -173,6 +181,9 @@ fn work() -> Result<()> {
                 writer.write(&batch).map_err(gone)?;
             }
         }
+        // Before the rows end: whoever reads them then reads this.
+        let scanned = Scanned { bytes_scanned: meter.take().usage.bytes_scanned };
+        let _ = writeln!(io::stderr(), "\n{}", serde_json::to_string(&scanned).unwrap_or_default());
         match writer {
             Some(mut writer) => writer.finish().and_then(|()| Ok(writer.get_mut().flush()?)).map_err(gone),
             None => Ok(()),
@@ -219,7 +230,9 @@ impl Drop for EndsWith {
 }
 
 /// Runs a query in a process of its own.
-pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
+pub(super) async fn query(lake: &LocalLake, asked: Asked) -> Result<BatchStream> {
+    let (root, meter) = (lake.root(), lake.meter().cloned());
+    let metered = meter.clone();
     let Asked { tables, sql, relations, seen: all } = asked;
     let (names, mut relations): (Vec<String>, Vec<Relation>) = relations.into_iter().unzip();
     let mut seen = Vec::with_capacity(all.len());
@@ -253,7 +266,7 @@ pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
         match (sent, StreamReader::try_new(BufReader::with_capacity(1 << 18, out), None)) {
             (Some(Ok(())), Ok(rows)) => Ok(Some((rows, said))),
             // No rows, or a process that ended: how it ended says which.
-            _ => ended(&reading, said).map(|()| None),
+            _ => ended(&reading, said, metered.as_ref()).map(|()| None),
         }
     });
     let Some((rows, said)) = opened.await? else { return Ok(futures::stream::empty().boxed()) };
@@ -275,7 +288,7 @@ pub(super) async fn query(root: &Path, asked: Asked) -> Result<BatchStream> {
             }
         }
         if let Some(said) = said.take() {
-            ended(&reading, said)?;
+            ended(&reading, said, meter.as_ref())?;
         }
         broken.map_or(Ok(()), |error| Err(Error::internal("the process for SQL sent rows that cannot be read").because(error)))
     });
@@ -317,10 +330,14 @@ fn start() -> Result<(Arc<Worker>, ChildStdout, ChildStderr)> {
 }
 
 /// How the process ended, once it has sent all that it will.
-fn ended(worker: &Worker, said: std::thread::JoinHandle<String>) -> Result<()> {
+fn ended(worker: &Worker, said: std::thread::JoinHandle<String>, meter: Option<&Meter>) -> Result<()> {
     let status = worker.wait().map_err(|error| Error::internal("the process for SQL is lost").because(error))?;
     let said = said.join().unwrap_or_default();
     if status.success() {
+        let scanned = said.lines().rev().find_map(|line| serde_json::from_str::<Scanned>(line).ok());
+        if let (Some(meter), Some(Scanned { bytes_scanned })) = (meter, scanned) {
+            meter.add(Usage { bytes_scanned, ..Usage::default() });
+        }
         return Ok(());
     }
     if status.code() == Some(REFUSED)

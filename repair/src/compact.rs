@@ -122,12 +122,12 @@ impl OpenLake {
         let history = History { open: self, journal: self.root.journal_to_write().await? };
         refuse_running(&history, &found.declared).await?;
         let lake = history.lake(found.run.as_deref()).await?;
-        let now = || self.around.clock.now();
-        let hold = Hold::take(history.journal.clone(), format!("compact.{}", found.table), now()).await?;
+        let clock = self.around.clock.as_ref();
+        let hold = Hold::take(history.journal.clone(), format!("compact.{}", found.table), clock).await?;
         let mut compacted = Ok(());
         for part in &found.parts {
             compacted = async {
-                hold.renew(now()).await?;
+                hold.renew(clock).await?;
                 for one in lake.compact(&found.declared, part).await? {
                     lake.discard_compacted(&found.declared, &one).await?;
                     let members = part.members.iter().filter(|member| one.members.contains(&member.name) && member.name != one.object);

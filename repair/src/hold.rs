@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use repair_core::engine::Journal;
 use repair_core::plugin::Clock;
 use repair_core::{Error, ErrorKind, Result};
@@ -19,23 +18,22 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    pub(crate) async fn take(journal: Arc<dyn Journal>, name: String, now: Timestamp) -> Result<Self> {
+    pub(crate) async fn take(journal: Arc<dyn Journal>, name: String, clock: &dyn Clock) -> Result<Self> {
         let holder = format!("{}-{}", std::process::id(), repair_core::engine::new_run_id());
-        journal.acquire(&name, &holder, now, LEASE).await?;
+        journal.acquire(&name, &holder, clock.lease_now(), LEASE).await?;
         Ok(Self { journal, name, holder })
     }
 
-    pub(crate) async fn renew(&self, now: Timestamp) -> Result<()> {
-        self.journal.acquire(&self.name, &self.holder, now, LEASE).await
+    pub(crate) async fn renew(&self, clock: &dyn Clock) -> Result<()> {
+        self.journal.acquire(&self.name, &self.holder, clock.lease_now(), LEASE).await
     }
 
     /// Renews it, until it is lost. Returns why.
     pub(crate) async fn lost(&self, clock: &dyn Clock) -> Error {
         let mut failed = 0;
         loop {
-            let third = clock.now().checked_add(LEASE / 3).unwrap_or(Timestamp::MAX);
-            clock.sleep_until(third).await;
-            match self.renew(clock.now()).await {
+            tokio::time::sleep(LEASE / 3).await;
+            match self.renew(clock).await {
                 Ok(()) => failed = 0,
                 Err(error) if error.kind() != ErrorKind::Conflict && failed < 2 => failed += 1,
                 Err(error) => return error,

@@ -337,7 +337,7 @@ impl OpenLake {
     /// `not-found` if nothing was ever run in the lake; those of the journal.
     pub async fn runs(&self) -> Result<Runs> {
         let journal = self.journal().await?;
-        let listed = journal.listed(self.around.clock.now()).await?;
+        let listed = journal.listed(self.around.clock.lease_now()).await?;
         Ok(Runs { format: JsonFormat, runs: listed.into_iter().rev().map(RunSummary::new).collect() })
     }
 
@@ -397,7 +397,7 @@ impl OpenLake {
         let mut next = 0;
         loop {
             // Asked before the events are read: what a driver appends before it lets go is then seen.
-            let is_driven = journal.driver(run, self.around.clock.now()).await?.is_some();
+            let is_driven = journal.driver(run, self.around.clock.lease_now()).await?.is_some();
             let before = next;
             let mut is_over = !is_driven;
             loop {

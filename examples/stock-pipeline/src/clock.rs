@@ -27,6 +27,10 @@ impl Clock for SkippingClock {
         self.skipped_ms.fetch_max(i64::try_from(ahead_ms).unwrap_or(i64::MAX), Ordering::AcqRel);
         tokio::task::yield_now().await;
     }
+
+    fn lease_now(&self) -> Timestamp {
+        Timestamp::now()
+    }
 }
 
 #[cfg(test)]

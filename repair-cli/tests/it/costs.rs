@@ -77,7 +77,7 @@ const TABLE: &str = "\
 component workflow idea calls bytes read writes messages ms worked repaired absent USD USD a row
 infrastructure pipeline - 1170 0 13 1170 29250 0 0 0.119 -
 repair ticker - 0 BYTES 0 0 0 0 0 0 -
-repair ticker backfill 35 0 0 0 0 386 33 0.07 0.0001813
+repair ticker backfill 35 BYTES 0 0 0 386 33 0.07 0.0001813
 total 1205 BYTES 13 1170 29250 386 33 0.189 0.0001813
 
 2 runs; prices: test of 2026-11-01

@@ -137,3 +137,118 @@ fn a_run_refuses_a_query_before_its_first_step() {
     }
     assert!(!world.lake().join(".repair").exists(), "something was written");
 }
+
+/// A workflow as of [`workflow`], with a table of days that a step writes, and one whose columns are declared with their types.
+fn with_days(more: &str) -> String {
+    let tables = "  daily: { location: daily, format: parquet, key: [sensor], time: day }\n  typed: { location: bare, format: csv, csv: { header: false, names: \
+                  [sensor, ts, value] }, columns: { value: number }, key: [sensor], time: ts, cadence: 1h }\n";
+    let all = workflow(&format!("keys: [a], {DAY}"), more).replace("sources:\n", &format!("{tables}sources:\n"));
+    // Two tables of one location are described alike.
+    if more.contains("typed") {
+        all.replace("  bare: { location: bare, format: csv, csv: { header: false, names: [sensor, ts, value] }, key: [sensor], time: ts, cadence: 1h }\n", "")
+    } else {
+        all.lines().filter(|line| !line.trim_start().starts_with("typed:")).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// Steps that name columns which the workflow itself shows to be missing.
+#[test]
+fn a_column_that_a_step_needs_is_missed_where_columns_are_declared() {
+    let world = world();
+    let sum = |into: &str, query: &str| format!("  sum: {{ aggregate: sql, with: {{ into: {into}, query: \"{query}\" }} }}\n");
+    let days = |query: &str| sum("daily", query);
+    let detect = |with: &str| format!("  odd: {{ detect: {with} }}\n");
+    let of_typed = format!("table: typed, keys: [a], {DAY}");
+    let repair = |detect: &str, repair: &str| {
+        format!(
+            "  odd: {{ detect: {detect} }}\n  fix: {{ repair: {repair}, of: odd, after: odd }}\n{}",
+            days("SELECT sensor, ts AS day FROM typed")
+        )
+    };
+    let rules = format!("invalid, with: {{ {of_typed}, rules: [{{ column: value, max: 5 }}] }}");
+    for (more, words) in [
+        (
+            days("SELECT sensor, ts AS d, value FROM bare"),
+            "the query selects `sensor`, `d`, `value`, but not `day`, the time column of table `daily`",
+        ),
+        (days("SELECT ts AS day, value FROM bare_repaired"), "but not `sensor`, a key column of table `daily`"),
+        (days("SELECT * FROM bare"), "but not `day`, the time column of table `daily`"),
+        (
+            format!(
+                "{}{}",
+                detect(&format!("sql, with: {{ table: bare, keys: [a], {DAY}, query: \"SELECT sensor, value FROM bare\" }}")),
+                days("SELECT sensor, ts AS day FROM bare")
+            ),
+            "but not `ts`, the time column of table `bare`",
+        ),
+        (
+            format!(
+                "  look: {{ detect: gaps, with: {{ table: bare, keys: [a], {DAY} }} }}\n  hourly: {{ aggregate: stocks.hourly-bars, of: look, after: look, with: \
+                 {{ table: bare, into: hours }} }}\n{}",
+                days("SELECT sensor, ts AS day FROM bare")
+            ),
+            "table `bare` has no column `open`",
+        ),
+        (
+            repair(&format!("gaps, with: {{ {of_typed} }}"), "sql, with: { query: \"SELECT sensor, ts, 1.0 AS valeu FROM $missing\" }"),
+            "the query selects `valeu`, and table `typed` has no such column",
+        ),
+        (repair(&format!("gaps, with: {{ {of_typed} }}"), "interpolate, with: { columns: [valeu] }"), "`valeu`"),
+        (repair(&rules, "set, with: { values: { valeu: 3 } }"), "`valeu`"),
+        (
+            format!("{}{}", detect(&rules.replace("column: value", "column: valeu")), days("SELECT sensor, ts AS day FROM typed")),
+            "column `valeu`",
+        ),
+    ] {
+        world.write("w.yaml", &with_days(&more));
+        let (out, validated, code) = world.said(&[&["validate", "w.yaml"][..], &PARAMS].concat());
+        assert!(code == 2 && validated.contains(words), "`{words}` is not in: {validated}{out} of {more}");
+        for command in ["plan", "run"] {
+            let (_, said, code) = world.said(&[&[command, "w.yaml"][..], &PARAMS].concat());
+            assert!(code != 0 && said.contains(words), "{command}: `{words}` is not in: {said} of {more}");
+        }
+    }
+    world.write("w.yaml", &with_days(&days("SELECT SENSOR, ts AS DAY, value FROM bare")));
+    let (out, said, code) = world.said(&[&["validate", "w.yaml"][..], &PARAMS].concat());
+    assert!(code == 0, "case does not matter: {out}{said}");
+}
+
+/// The same where only the files of a table say which columns it has: `plan` and `run` refuse it before anything is done.
+#[test]
+fn a_column_that_a_step_needs_is_missed_before_the_first_step() {
+    let world = world();
+    let sum = |into: &str, query: &str| format!("  sum: {{ aggregate: sql, with: {{ into: {into}, query: \"{query}\" }} }}\n");
+    let days = sum("daily", "SELECT sensor, ts AS day FROM t");
+    let repair =
+        |detect: &str, repair: &str| format!("{days}  odd: {{ detect: {detect} }}\n  fix: {{ repair: {repair}, of: odd, after: odd }}\n");
+    let gaps = format!("gaps, with: {{ table: t, keys: [a], {DAY} }}");
+    for (more, words) in [
+        (sum("daily", "SELECT sensor, date_trunc('day', ts) AS d FROM t GROUP BY 1, 2"), "but not `day`, the time column of table `daily`"),
+        (sum("daily", "SELECT ts AS day FROM t"), "but not `sensor`, a key column of table `daily`"),
+        (format!("{days}{}", sum("new", "SELECT sensor, value FROM t").replace("sum:", "more:")), "none of which is an instant or a date"),
+        (repair(&gaps, "sql, with: { query: \"SELECT sensor, 1 AS value FROM $missing\" }"), "but not `ts`, the time column of table `t`"),
+        (
+            repair(&gaps, "sql, with: { query: \"SELECT *, 1 AS valeu FROM $missing\" }"),
+            "the query selects `valeu`, and table `t` has no such column",
+        ),
+        (repair(&gaps, "sql, with: { query: \"SELECT * FROM $missing\" }"), "no columns but key and time"),
+        (
+            format!("{days}  hourly: {{ aggregate: stocks.hourly-bars, of: find, after: find, with: {{ table: t, into: hours }} }}\n"),
+            "table `t` has no column `open`",
+        ),
+    ] {
+        world.write("w.yaml", &with_days(&more));
+        for command in ["plan", "run"] {
+            let (out, said, code) = world.said(&[&[command, "w.yaml"][..], &PARAMS].concat());
+            assert!(code == 2 && said.contains(words), "{command}: `{words}` is not in: {said}{out} of {more}");
+            assert!(said.contains("(step: "), "{said}");
+        }
+    }
+    assert!(!world.lake().join(".repair").exists(), "something was written");
+    // A plan asks no source, so it does not know what this repairs.
+    let compared = format!("differs, with: {{ table: t, source: vendor, keys: [a], {DAY} }}");
+    world.write("w.yaml", &with_days(&repair(&compared, "set, with: { values: { valeu: 3 } }")));
+    let (out, said, code) = world.said(&[&["plan", "w.yaml"][..], &PARAMS].concat());
+    assert!(code == 2 && said.contains("`values` names column `valeu`"), "{said}{out}");
+    assert!(!world.lake().join(".repair").exists(), "something was written");
+}

@@ -32,6 +32,7 @@ pub mod target;
 mod task;
 
 pub use period::Period;
+pub use sql::check_selected;
 
 use crate::plugin::Registry;
 

@@ -8,6 +8,8 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
+use crate::builtin::{aggregate, repair};
+use crate::engine::prepare::RowsOf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::{Bound, Named, NamedKind, Relation, named};
 use crate::lake::{BatchStream, Query, ReadLake, overlay, shape};
@@ -125,6 +127,44 @@ pub(super) fn first_time(schema: &SchemaRef) -> Option<String> {
     schema.fields().iter().find(is_time).map(|field| field.name().clone())
 }
 
+/// Says that a query does not select a column of a table that it must.
+pub(super) fn not_selected(table: &Table, selected: &Schema, name: &str) -> Error {
+    let what = if *name == table.time { "the time" } else { "a key" };
+    let selected: Vec<String> = selected.fields().iter().map(|field| format!("`{}`", field.name())).collect();
+    Error::invalid(format!(
+        "the query selects {}, but not `{name}`, {what} column of table `{}`; select it",
+        selected.join(", "),
+        table.name
+    ))
+}
+
+/// Checks that a query selects what it must. `schema` has the columns of the table whose rows they are, if these are known.
+///
+/// # Errors
+/// `invalid` if it lacks a column of its table that it must have, or has one that the table does not have.
+pub fn check_selected(rows: &RowsOf, schema: Option<&Schema>, selected: &SchemaRef) -> Result<()> {
+    match rows {
+        RowsOf::Any => Ok(()),
+        RowsOf::Slots(table) => check_slots(table, selected),
+        RowsOf::Rows(table) => repair::sql::check_selected(table, schema, selected),
+        RowsOf::Into(table) => aggregate::sql::check_selected(table, false, selected),
+        RowsOf::IntoNew(name) => aggregate::sql::check_selected(&Table::implicit(name, "time"), true, selected),
+    }
+}
+
+/// Checks that a result says of which slots of a table its rows are.
+///
+/// # Errors
+/// `invalid` if it lacks the time or a key of the table.
+pub(crate) fn check_slots(table: &Table, selected: &Schema) -> Result<()> {
+    for name in table.key.iter().chain([&table.time]) {
+        if shape::find(selected, name)?.is_none() {
+            return Err(not_selected(table, selected, name));
+        }
+    }
+    Ok(())
+}
+
 /// The rows of a result that are about slots of a table.
 pub(super) struct Places {
     /// The rows, in shape.
@@ -138,16 +178,7 @@ impl Places {
     /// `invalid` if the query does not select the key and the time, or if one of them is null or off the grid.
     pub(super) fn of(table: &Table, grid: SlotGrid, batch: &RecordBatch) -> Result<Self> {
         let rows = in_shape(table, batch)?;
-        let lacking = table.key.iter().chain([&table.time]).find(|name| rows.column_by_name(name).is_none());
-        if let Some(name) = lacking {
-            let what = if *name == table.time { "the time" } else { "a key" };
-            let selected: Vec<String> = rows.schema_ref().fields().iter().map(|field| format!("`{}`", field.name())).collect();
-            return Err(Error::invalid(format!(
-                "the query selects {}, but not `{name}`, {what} column of table `{}`; select it",
-                selected.join(", "),
-                table.name
-            )));
-        }
+        check_slots(table, rows.schema_ref())?;
         let key_columns: Vec<&StringArray> =
             table.key.iter().filter_map(|name| rows.column_by_name(name)?.as_any().downcast_ref::<StringArray>()).collect();
         let times = rows.column_by_name(&table.time).and_then(|column| column.as_any().downcast_ref::<TimestampMicrosecondArray>());

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
@@ -16,7 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::Bound;
 use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
 use crate::model::{Calendar, ExpectedKeys, Findings, Scope, Table};
-use crate::plugin::{Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, Registry, Source, StepContext, UserQuery};
+use crate::plugin::{
+    Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, QueryRows, Registry, Source, StepContext, UserQuery,
+};
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
 
@@ -486,6 +488,15 @@ struct Uses<'a> {
     named: BTreeSet<String>,
     /// The tables whose findings a step repairs.
     repaired: Vec<&'a str>,
+    /// The columns that aggregators read.
+    read: Vec<Columns<'a>>,
+}
+
+/// Columns that a step reads of a table.
+struct Columns<'a> {
+    step: &'a str,
+    table: String,
+    columns: Vec<String>,
 }
 
 /// The texts in the configurations of steps. Of what a workflow includes, only what it names has to be there: others use the rest.
@@ -531,6 +542,13 @@ fn made(
     if let Plugin::Aggregator(aggregator) = &made {
         let read = works_on(workflow, step, variables).map(|table| table.name.as_str());
         aggregator.check(&workflow.tables, read).map_err(|error| error.on("step", &step.name))?;
+        for (name, columns) in aggregator.columns() {
+            if let Some((table, names)) = workflow.tables.get(&name).and_then(|table| Some((table, table.declared_columns()?))) {
+                let fields: Vec<Field> = names.into_iter().map(|name| Field::new(name, DataType::Null, true)).collect();
+                let schema = Arc::new(Schema::new(fields));
+                shape::project(table, &schema, Some(&columns)).map_err(|error| error.on("step", &step.name))?;
+            }
+        }
     }
     Ok(Some((config, made)))
 }
@@ -556,6 +574,37 @@ pub struct KnownQuery<'a> {
     pub values: BTreeMap<String, Bound>,
     /// The relations that it may name, with the columns of each; `None` if these are not known.
     pub relations: BTreeMap<String, Option<SchemaRef>>,
+    /// What its rows are.
+    pub rows: RowsOf,
+}
+
+/// What the rows of a query are: a [`QueryRows`] with its table.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowsOf {
+    /// Anything, or it is not known.
+    Any,
+    /// They say of slots of this table what is to be said.
+    Slots(Table),
+    /// Rows of this table.
+    Rows(Table),
+    /// The rows of this table, which is written.
+    Into(Table),
+    /// The rows of a table that is written and that the workflow does not declare.
+    IntoNew(String),
+}
+
+impl RowsOf {
+    fn of(rows: QueryRows<'_>, table: Option<&Table>, workflow: &Workflow) -> Self {
+        match (rows, table) {
+            (QueryRows::Slots, Some(table)) => Self::Slots(table.clone()),
+            (QueryRows::Rows, Some(table)) => Self::Rows(table.clone()),
+            (QueryRows::Into(name), _) => match workflow.tables.get(name) {
+                Some(table) => Self::Into(table.clone()),
+                None => Self::IntoNew(name.to_owned()),
+            },
+            _ => Self::Any,
+        }
+    }
 }
 
 /// The SQL that steps and sources have the lake run, as far as it is known before the first step; and the tables that steps write.
@@ -578,14 +627,18 @@ pub fn queries<'a>(registry: &Registry, workflow: &'a Workflow, variables: &Vari
     for (name, used) in &workflow.sources {
         let made = used.with.resolve(variables).and_then(|config| registry.make(PluginKind::Source, &used.plugin, &config));
         let Ok(Plugin::Source(source)) = made else { continue };
-        let table = asked_for(workflow, name, variables);
-        queries.extend(source.query().map(|query| known_query(workflow, variables, ("source", name), &query, table)));
+        let (table, have_one_time) = asked_for(workflow, name, variables).map_or((None, false), |(table, one)| (Some(table), one));
+        queries.extend(source.query().map(|query| {
+            let rows = if have_one_time { query.rows } else { QueryRows::Any };
+            known_query(workflow, variables, ("source", name), &UserQuery { rows, ..query }, table)
+        }));
     }
     (queries, written)
 }
 
-/// A table for which steps ask a source, if all for which they do have the same key, as far as that is known before the first step.
-fn asked_for<'a>(workflow: &'a Workflow, source: &str, variables: &Variables) -> Option<&'a Table> {
+/// A table for which steps ask a source, if all for which they do have the same key, as far as that is known before the first step; and whether their time
+/// columns have one name, too.
+fn asked_for<'a>(workflow: &'a Workflow, source: &str, variables: &Variables) -> Option<(&'a Table, bool)> {
     let mut tables: Vec<&Table> = Vec::new();
     for (step, (_, _, with)) in plugins(workflow) {
         if with.text_of("source") != Some(source) {
@@ -595,7 +648,8 @@ fn asked_for<'a>(workflow: &'a Workflow, source: &str, variables: &Variables) ->
         tables.push(own.or_else(|| works_on(workflow, step, variables))?);
     }
     let (first, others) = tables.split_first()?;
-    others.iter().all(|other| other.key == first.key).then_some(*first)
+    let have_one_time = others.iter().all(|other| other.time == first.time);
+    others.iter().all(|other| other.key == first.key).then_some((*first, have_one_time))
 }
 
 fn known_query<'a>(
@@ -621,7 +675,8 @@ fn known_query<'a>(
         Some(Arc::new(Schema::new(fields)))
     };
     let relations = query.relations.iter().map(|name| ((*name).to_owned(), columns(name))).collect();
-    KnownQuery { of, lake: query.lake.map(str::to_owned), sql: query.sql.to_owned(), values, relations }
+    let rows = RowsOf::of(query.rows, table, workflow);
+    KnownQuery { of, lake: query.lake.map(str::to_owned), sql: query.sql.to_owned(), values, relations, rows }
 }
 
 /// Checks that the plug-ins can be created, and returns what they use.
@@ -632,20 +687,23 @@ async fn plugins_ready<'a>(registry: &Registry, workflow: &'a Workflow, variable
     for (name, source) in sources(registry, &clock, workflow, variables)?.into_iter().filter(|(name, _)| concern(name)) {
         source.ready().await.map_err(|error| error.on("source", name))?;
     }
-    let (mut written, mut by_files) = (Vec::new(), Vec::new());
+    let (mut written, mut by_files, mut read) = (Vec::new(), Vec::new(), Vec::new());
     let is_repair = |step: &&Step| matches!(step.kind, StepKind::Repair { .. });
     let repaired =
         workflow.steps.iter().filter(is_repair).filter_map(|step| Some(works_on(workflow, step, variables)?.name.as_str())).collect();
     for (step, plugin) in plugins(workflow) {
         let Some((config, made)) = made(registry, workflow, step, plugin, variables)? else { continue };
         written.extend(config.get("into").and_then(Value::as_str).map(str::to_owned));
+        if let Plugin::Aggregator(aggregator) = &made {
+            read.extend(aggregator.columns().into_iter().map(|(table, columns)| Columns { step: &step.name, table, columns }));
+        }
         if let (Plugin::Repairer(repairer), Some(table)) = (made, works_on(workflow, step, variables))
             && repairer.needs_files(table)
         {
             by_files.push((step.name.as_str(), table));
         }
     }
-    Ok(Uses { written, by_files, named, repaired })
+    Ok(Uses { written, by_files, named, repaired, read })
 }
 
 /// Checks that the tables are there that queries of sources name in other lakes.
@@ -673,6 +731,9 @@ async fn tables_there(lake: &dyn Lake, workflow: &Workflow, uses: &Uses<'_>) -> 
     let concern = |name: &String| !workflow.included.tables.contains(name) || named.contains(name);
     for table in workflow.tables.values().filter(|table| !uses.written.contains(&table.name) && concern(&table.name)) {
         let schema = lake.describe(table).await?;
+        for of_step in uses.read.iter().filter(|of_step| of_step.table == table.name) {
+            shape::project(table, &schema, Some(&of_step.columns)).map_err(|error| error.on("step", of_step.step))?;
+        }
         // Before anything is spent on repairs that could not be kept.
         if uses.repaired.contains(&table.name.as_str()) {
             shape::refuse_reserved(table, &schema)?;

@@ -1,6 +1,6 @@
 //! The one shape of batches: keys as UTF-8, the time column as microseconds in UTC, all others as the table has them. Values only, no I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -371,6 +371,51 @@ pub fn mixed(schema: &Schema) -> Vec<LeftOut> {
     schema.metadata().get(MIXED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
+/// The key of a file's metadata that says that its columns were read from some of its rows.
+const PART: &str = "repair:part";
+
+/// The columns of a file of which only the first rows were read: what has no value there may have one later.
+#[must_use]
+pub fn of_first_rows(schema: Schema) -> Schema {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(PART.to_owned(), String::new());
+    schema.with_metadata(metadata)
+}
+
+/// Whether these are columns that [`of_first_rows`] has marked.
+pub fn are_of_first_rows(schema: &Schema) -> bool {
+    schema.metadata().contains_key(PART)
+}
+
+/// The key of a described schema's metadata that lists its columns that [`empty`] means.
+const EMPTY: &str = "repair:empty";
+
+/// A column of which no value has been read, so that it may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmptyColumn {
+    /// The column.
+    pub column: String,
+    /// Whether all rows of all files were read: it has no value anywhere. If not, later rows of a long file may have some.
+    pub is_whole: bool,
+}
+
+impl EmptyColumn {
+    /// That it has no value, and what to do about it.
+    pub fn why(&self, table: &str) -> String {
+        let column = &self.column;
+        let (no_value, whole) = match self.is_whole {
+            true => ("has no value in any row", ""),
+            false => ("has no value in the first rows of any file", ", so it is read as text"),
+        };
+        format!("column `{column}` of table `{table}` {no_value}{whole}; declare what it is, `columns: {{ {column}: number }}` or `text`")
+    }
+}
+
+/// The columns of a table that have no value, and whose types are not declared: none in any row, or, in files of text, none in the first rows.
+pub fn empty(schema: &Schema) -> Vec<EmptyColumn> {
+    schema.metadata().get(EMPTY).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
 /// The columns of a table's files, put together file by file. Columns that a file lacks are null in its rows; types widen. A column whose
 /// types have no common type is left out, so that it only stops those who ask for it.
 #[derive(Debug, Default)]
@@ -380,6 +425,8 @@ pub struct Merged {
     origins: Vec<(String, DataType)>,
     left_out: Vec<LeftOut>,
     mixed: Vec<LeftOut>,
+    /// The columns that have no value in the first rows of a file, and of which no more was read.
+    partly_read: BTreeSet<String>,
 }
 
 impl Merged {
@@ -398,6 +445,10 @@ impl Merged {
             if !self.mixed.iter().any(|known| known.column == within.column) {
                 self.mixed.push(within.within(file));
             }
+        }
+        if are_of_first_rows(schema) {
+            let empty = schema.fields().iter().filter(|field| *field.data_type() == DataType::Null);
+            self.partly_read.extend(empty.map(|field| field.name().clone()));
         }
         for field in schema.fields() {
             let kind = field.data_type();
@@ -463,12 +514,21 @@ impl Merged {
     /// # Errors
     /// As [`of_table`].
     pub fn finish(self, table: &Table) -> Result<SchemaRef> {
-        let schema = of_table(table, self.fields)?;
         let is_place = |column: &String| *column == table.time || table.key.contains(column);
+        let empty = self.fields.iter().filter(|field| *field.data_type() == DataType::Null && !is_place(field.name()));
+        let empty: Vec<EmptyColumn> =
+            empty.map(|field| EmptyColumn { column: field.name().clone(), is_whole: !self.partly_read.contains(field.name()) }).collect();
+        let schema = of_table(table, self.fields)?;
         let is_left_out = |column: &String| self.left_out.iter().any(|left_out| left_out.is_named(column));
         let mixed: Vec<&LeftOut> = self.mixed.iter().filter(|mixed| !is_place(&mixed.column) && !is_left_out(&mixed.column)).collect();
         let left_out: Vec<&LeftOut> = self.left_out.iter().collect();
-        let metadata = notes(&left_out, &mixed)?;
+        let mut metadata = notes(&left_out, &mixed)?;
+        if !empty.is_empty() {
+            metadata.insert(
+                EMPTY.to_owned(),
+                serde_json::to_string(&empty).map_err(|error| Error::internal("columns are not JSON").because(error))?,
+            );
+        }
         Ok(if metadata.is_empty() { schema } else { Arc::new(Schema::clone(&schema).with_metadata(metadata)) })
     }
 }

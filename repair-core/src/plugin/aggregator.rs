@@ -118,6 +118,12 @@ pub trait Aggregator: Send + Sync {
         Ok(())
     }
 
+    /// The columns that it reads of tables, beside their keys and times: each table with its columns. They are looked for before a run begins, where
+    /// the columns of these tables are known.
+    fn columns(&self) -> Vec<(String, Vec<String>)> {
+        Vec::new()
+    }
+
     /// The SQL that it has the lake run ([`ReadLake::query`](crate::lake::ReadLake::query)), if it does. The columns that it names are then checked
     /// before anything is written, where the columns of its tables are known.
     fn query(&self) -> Option<UserQuery<'_>> {

@@ -49,6 +49,12 @@ pub trait Clock: Send + Sync {
 
     /// Returns at `due`, or a little after; at once if it is past.
     async fn sleep_until(&self, due: Timestamp);
+
+    /// The time by which leases are taken, renewed and looked at. It passes as the machine's does, since a lease says for how long its holder may be
+    /// silent, and other processes look at it by clocks of their own. The same as [`now`](Clock::now), unless the clock is faster or slower than theirs.
+    fn lease_now(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's clock.
@@ -96,6 +102,10 @@ impl Clock for ScaledClock {
             let left = left / self.speed.unsigned_abs() + std::time::Duration::from_millis(1);
             tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
         }
+    }
+
+    fn lease_now(&self) -> Timestamp {
+        Timestamp::now()
     }
 }
 

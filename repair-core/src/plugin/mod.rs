@@ -18,7 +18,7 @@ pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
 pub use context::{Calls, Clock, Elsewhere, Progress, ScaledClock, StepContext, SystemClock};
 pub use deliver::{Deliver, Message};
 pub use detector::{Asks, Detector, GapSink};
-pub use query::UserQuery;
+pub use query::{QueryRows, UserQuery};
 pub use registry::{ConfigError, Drawing, PathSegment, Plugin, PluginEntry, PluginKind, Registry};
 pub(crate) use registry::{OWN_HELP, OWN_PREFIX};
 pub use repairer::{PlannedUnits, Reads, Repairer};

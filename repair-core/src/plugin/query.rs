@@ -18,4 +18,21 @@ pub struct UserQuery<'a> {
     pub has_interval: bool,
     /// The relations that it may name, without the dollar sign. Each has the key columns of the step's table, and `missing` also its time column.
     pub relations: &'a [&'a str],
+    /// What its rows are.
+    pub rows: QueryRows<'a>,
+}
+
+/// What the rows of a query are, and so which columns it must select.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueryRows<'a> {
+    /// Anything.
+    #[default]
+    Any,
+    /// They say of slots of the step's table what is to be said, so they have its key and time columns.
+    Slots,
+    /// Rows of the step's table: its key and time columns, and others of its columns.
+    Rows,
+    /// The rows of a table that is written: if the workflow has a table of this name, they have its key and time columns, else a time.
+    Into(&'a str),
 }

@@ -296,6 +296,13 @@ fn mistakes_about_keys_are_found_before_a_run() {
         let found = mistakes(&tables, with, &files);
         assert!(if expected.is_empty() { found.is_empty() } else { found.contains(expected.trim_end()) }, "{tables}{with}: {found}");
     }
+    // The mistakes of a file are reported by line, and nothing else is said to be wrong because of them.
+    let files = [("keys.csv", "meter\na\n\"b\n,\nc\n\"\"\n")];
+    for (tables, with) in [(meters(", keys: { file: keys.csv }"), ""), (meters(""), ", keys: { file: keys.csv }")] {
+        let found = mistakes(&tables, with, &files);
+        let places: Vec<&str> = found.lines().filter_map(|line| line.trim().strip_prefix("--> ")).collect();
+        assert_eq!(places, ["keys.csv:3:1", "keys.csv:4:1", "keys.csv:6:1"], "{found}");
+    }
     let circle = "  meters: { location: m, format: csv, key: [meter], time: ts, cadence: 1h, keys: { table: plants, columns: [meter] } }\n  plants: { location: p, \
                   format: csv, key: [plant], time: ts, cadence: 1h, keys: { table: meters, columns: [plant] } }\n";
     let found = mistakes(circle, "", &[]);

@@ -31,7 +31,7 @@ struct World {
 /// A lake whose files count as settled as soon as they are written, and whose listings stay fresh, so that no test need wait.
 fn open(root: &Path) -> LocalLake {
     let inner = Inner { settles: Duration::ZERO, fresh: Duration::from_secs(3_600), ..Inner::new(root.to_owned()) };
-    LocalLake { inner: Arc::new(inner), engine: None }
+    LocalLake { inner: Arc::new(inner), engine: None, meter: None }
 }
 
 fn day(number: usize) -> String {

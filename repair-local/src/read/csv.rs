@@ -325,7 +325,8 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     }
     let fields: Vec<Field> =
         usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
-    Ok(Arc::new(shape::of_file(fields, &twice(table, &records.names), &mixed)?))
+    let columns = shape::of_file(fields, &twice(table, &records.names), &mixed)?;
+    Ok(Arc::new(if rows < INFER_ROWS { columns } else { shape::of_first_rows(columns) }))
 }
 
 /// The first records and, if that is not all of the file, some of the last.

@@ -157,7 +157,8 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     for (name, seen) in &all.record {
         mixed.extend(seen.mixed(name).filter(|mixed| fields.iter().any(|field| *field.name() == mixed.column)));
     }
-    Ok(Arc::new(shape::of_file(fields, &left_out, &mixed)?))
+    let columns = shape::of_file(fields, &left_out, &mixed)?;
+    Ok(Arc::new(if rows < INFER_ROWS { columns } else { shape::of_first_rows(columns) }))
 }
 
 /// The first lines that hold each kind of value in a column, or in a field of one.

@@ -248,7 +248,8 @@ pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Result<Schema> {
     left_out.extend(of_paths);
     let mut mixed = shape::mixed(columns);
     mixed.retain(|mixed| !is_hidden(&mixed.column) && table.type_of(&mixed.column).is_none());
-    shape::of_file(fields, &left_out, &mixed)
+    let shaped = shape::of_file(fields, &left_out, &mixed)?;
+    Ok(if shape::are_of_first_rows(columns) { shape::of_first_rows(shaped) } else { shaped })
 }
 
 /// The types in which JSON lines are decoded. Times, keys, whole numbers and what is declared come as text and are parsed by us: Arrow

@@ -15,8 +15,9 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::statistics::Statistics;
 use repair_core::model::{Repeated, Table, TimeForm, Usage};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -299,6 +300,16 @@ impl Opened {
             Ok(metadata) => Self { metadata, ..self },
             Err(_) => self,
         }
+    }
+
+    /// Whether no row has a value in a column, as the footer says.
+    pub(crate) fn has_no_value(&self, name: &str) -> bool {
+        let is_empty = |column: &ColumnChunkMetaData| {
+            let nulls = column.statistics().and_then(Statistics::null_count_opt);
+            nulls.is_some_and(|nulls| i64::try_from(nulls).is_ok_and(|nulls| nulls == column.num_values()))
+        };
+        let is_it = |column: &&ColumnChunkMetaData| column.column_path().parts().first().is_some_and(|root| root == name);
+        self.footer().row_groups().iter().all(|group| group.columns().iter().filter(is_it).all(is_empty))
     }
 
     /// Reads columns of row groups; columns that the file lacks are left out.

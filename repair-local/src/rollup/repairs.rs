@@ -75,8 +75,9 @@ impl Repairs {
         let retracted = crate::retract::retracted(&scan.table, &scan.place)?;
         let wanted = |key: &Key| piece.targets.contains_key(key);
         let mut winners = Winners::load(&scan.table, &files, &piece.bounds, &retracted, wanted)?;
+        *usage += winners.usage;
         if winners.has_patches {
-            let patches = overlay::patches(&scan.table, &files, &scan.whole, &piece.bounds, &retracted, wanted)?;
+            let patches = overlay::patches(&scan.table, &files, &scan.whole, &piece.bounds, &retracted, (&mut *usage, wanted))?;
             repairs.special.extend(patches.slots().filter_map(|(key, slot)| piece.cell_of(*piece.targets.get(key)?, slot)));
         }
         let slots = Slots::of(&scan.table);

@@ -44,6 +44,10 @@ impl Clock for Settable {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+
+    fn lease_now(&self) -> Timestamp {
+        self.inner.lease_now()
+    }
 }
 
 /// Answers each request with 204, and keeps it.

@@ -1,5 +1,10 @@
 //! What is due runs, whatever is shown of it, and what a reader starts is seen to end.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use repair::core::plugin::{Clock as _, ScaledClock, SystemClock};
+
 use crate::world::{World, workflow};
 
 #[tokio::test]
@@ -113,5 +118,30 @@ async fn an_approval_on_the_page_shows_rows_and_price() {
     assert!(page.contains("go on with it") && page.contains(": 1 slot of table readings is missing, in 1 gap of 1 key; by "), "{page}");
     assert_eq!(world.post(&format!("{}/approve", run.location()), &[("by", "Ada")]).await.status, 303);
     world.until(run.location(), "state good").await;
+    world.end().await;
+}
+
+/// A lease says for how long a process may be silent, so it lasts as long as ever, however fast the clock of the workflows is.
+#[tokio::test]
+async fn a_run_that_waits_by_a_fast_clock_is_not_shown_as_stopped() {
+    let asks = workflow("nightly", "").replace("for: 2s", "until: { approval: go on, every: 1m }");
+    let clock = ScaledClock::new(SystemClock.now(), 600).unwrap();
+    let world = World::new(&[("nightly.yaml", &asks)], |options| options.with_clock(Arc::new(clock))).await;
+    world.until("/", "nightly").await;
+    let run = world.post("/workflows/nightly/run", &[("param.day", "2024-03-04")]).await;
+    assert_eq!(run.status, 303, "{}", run.body);
+    // By that clock a minute passes in a tenth of a second, and the lease would have expired twice.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let page = world.get(run.location()).await.body;
+        assert!(!page.contains("stopped"), "{page}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.until(run.location(), "waits for an approval").await;
+    let runs: serde_json::Value = serde_json::from_str(&world.get("/api/runs").await.body).unwrap();
+    assert_ne!(runs["lakes"][0]["runs"][0]["status"], "stopped", "{runs}");
+    // Others, whose clocks are not fast, see the same.
+    let seen = repair::OpenLake::at(world.path().join("lake")).unwrap().runs().await.unwrap();
+    assert_ne!(serde_json::to_value(&seen).unwrap()["runs"][0]["status"], "stopped");
     world.end().await;
 }

@@ -141,6 +141,10 @@ impl Aggregator for HourlyBars {
         check_hours(table, &into)
     }
 
+    fn columns(&self) -> Vec<(String, Vec<String>)> {
+        vec![(self.config.table.clone(), measures().into_iter().map(|measure| measure.column).collect())]
+    }
+
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let scope = self.scope(request)?;
         let table = context.table(&self.config.table)?;

@@ -180,7 +180,7 @@ impl Desk {
 
     /// Begins to serve what earlier processes have left to say about runs of a workflow.
     async fn open_left_over(self: Arc<Self>, workflow: String) {
-        match left_over(self.journal.as_ref(), self.clock.now(), Some(&workflow), RUNS_LEFT).await {
+        match left_over(self.journal.as_ref(), self.clock.as_ref(), Some(&workflow), RUNS_LEFT).await {
             Ok(runs) => {
                 for (run, last_at) in runs {
                     match Notified::read(self.lake.as_ref(), &run).await {
@@ -530,12 +530,12 @@ pub(crate) async fn attempt(deliver: &dyn Deliver, message: &Message) -> Result<
 /// that was.
 pub(super) async fn left_over(
     journal: &dyn Journal,
-    now: Timestamp,
+    clock: &dyn Clock,
     workflow: Option<&str>,
     most: usize,
 ) -> Result<Vec<(String, Timestamp)>> {
-    let oldest = now.saturating_sub(MOST_AGE).unwrap_or(Timestamp::MIN);
-    let listed = journal.listed(now).await?.into_iter();
+    let oldest = clock.now().saturating_sub(MOST_AGE).unwrap_or(Timestamp::MIN);
+    let listed = journal.listed(clock.lease_now()).await?.into_iter();
     let recent = listed.filter(|run| run.latest.at >= oldest && run.driver.is_none());
     let of_workflow = recent.filter(|run| workflow.is_none_or(|name| run.begun.workflow == name));
     let mut runs: Vec<(String, Timestamp)> = of_workflow.map(|run| (run.run, run.latest.at)).collect();

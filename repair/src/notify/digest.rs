@@ -60,7 +60,7 @@ impl Desk {
 
     /// What there is to say to a receiver now.
     async fn gathered(&self, served: &Served, run: &str, now: Timestamp) -> Result<Gathered> {
-        let runs = left_over(self.journal.as_ref(), now, Some(&served.workflow), MOST_RUNS).await?;
+        let runs = left_over(self.journal.as_ref(), self.clock.as_ref(), Some(&served.workflow), MOST_RUNS).await?;
         let mut runs: Vec<String> = runs.into_iter().map(|(run, _)| run).collect();
         runs.retain(|other| other != run);
         runs.push(run.to_owned());

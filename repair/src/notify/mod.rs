@@ -238,7 +238,7 @@ impl OpenLake {
     /// `not-found` if nothing was ever run in the lake; those of the journal. That a receiver cannot be reached is in the result.
     pub async fn deliver_pending(&self, notifications: &Notifications, within: Duration) -> Result<Settled> {
         let journal = self.journal().await?;
-        let runs = desk::left_over(journal.as_ref(), self.around.clock.now(), None, usize::MAX).await?;
+        let runs = desk::left_over(journal.as_ref(), self.around.clock.as_ref(), None, usize::MAX).await?;
         for (run, _) in runs {
             // A run's lake is as the run had it.
             let lake = self.lake_of(Some((journal.as_ref(), &run))).await?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use repair_core::engine::prepare::{self, KnownQuery, Lakes};
+use repair_core::builtin;
+use repair_core::engine::prepare::{self, KnownQuery, Lakes, RowsOf};
 use repair_core::lake::overlay;
 use repair_core::lake::query::Relation;
 use repair_core::lake::{Lake, Query, shape};
-use repair_core::model::Table;
+use repair_core::model::{ColumnType, Table};
 use repair_core::plugin::Registry;
 use repair_core::workflow::{Variables, Workflow};
 use repair_core::{Error, ErrorKind, Result};
@@ -24,8 +25,7 @@ pub(crate) async fn unknown(
 ) -> Result<Vec<Error>> {
     let (queries, all_written) = prepare::queries(registry, workflow, variables);
     let (mut refused, nothing) = (Vec::new(), BTreeSet::new());
-    for KnownQuery { of: (what, name), lake: elsewhere, sql, values, relations } in queries {
-        // A lake that is queried elsewhere has another dialect, in which there may be more columns.
+    for KnownQuery { of: (what, name), lake: elsewhere, sql, values, relations, rows } in queries {
         let (declared, written, lake) = match &elsewhere {
             None => (&workflow.tables, &all_written, lakes.map(|(own, _)| own)),
             Some(profile) => {
@@ -34,7 +34,7 @@ pub(crate) async fn unknown(
                 (tables, &nothing, lakes.and_then(|(_, others)| others.get(profile)).map(AsRef::as_ref))
             }
         };
-        let lake = lake.filter(|lake| !lake.is_queried());
+        let (here, lake) = (lake, lake.filter(|lake| !lake.is_queried()));
         let mut query = Query::new(&[], &sql);
         query.values = values;
         let columns_are_known = relations.values().all(Option::is_some);
@@ -52,6 +52,15 @@ pub(crate) async fn unknown(
         if !columns_are_known && !query.named_relations().is_empty() {
             continue;
         }
+        // A lake that is queried elsewhere has another dialect, in which there may be more columns than it describes. A query in that dialect that can be
+        // planned here, too, selects the same.
+        if let Some(here) = here.filter(|here| here.is_queried()) {
+            let Some(tables) = tables_of(declared, &sql, written, Some(here)).await else { continue };
+            if let Some(error) = not_selected(&tables, &query, &rows, None).await? {
+                refused.push(placed(error, workflow, of, None));
+            }
+            continue;
+        }
         let Some(tables) = tables_of(declared, &sql, written, lake).await else { continue };
         if let Some((message, column)) = unknown_in(&tables, &query).await? {
             // It may be there, and left out because its files disagree about it.
@@ -60,6 +69,10 @@ pub(crate) async fn unknown(
             let message = left_out.map_or(message, |of| of.refusal().message().to_owned());
             let at = place_of_word(&sql, &column);
             refused.push(placed(Error::invalid(message), workflow, of, at));
+            continue;
+        }
+        if let Some(error) = not_selected(&tables, &query, &rows, lake).await? {
+            refused.push(placed(error, workflow, of, None));
             continue;
         }
         // Everything else that the engine refuses, it says when it plans the query.
@@ -77,6 +90,21 @@ pub(crate) async fn unknown(
         }
     }
     Ok(refused)
+}
+
+/// Why a query does not select what it must, if that is known.
+async fn not_selected(tables: &[(String, SchemaRef)], query: &Query<'_>, rows: &RowsOf, lake: Option<&dyn Lake>) -> Result<Option<Error>> {
+    // Which of the columns of a new table is a time depends on their types, which are known of no lake but one of files.
+    if *rows == RowsOf::Any || (matches!(rows, RowsOf::IntoNew(_)) && lake.is_none()) {
+        return Ok(None);
+    }
+    let Some(selected) = selected_of(tables, query).await? else { return Ok(None) };
+    let schema = match (rows, lake) {
+        (RowsOf::Rows(table), Some(lake)) => lake.describe(table).await.ok(),
+        (RowsOf::Rows(table), None) => columns_of(table),
+        _ => None,
+    };
+    Ok(builtin::check_selected(rows, schema.as_deref(), &selected).err())
 }
 
 /// An error of a query, with its place in the workflow's file if that is known: a line and column of the query, or what its message says.
@@ -167,21 +195,36 @@ fn is_of_word(c: char) -> bool {
 
 /// The columns that a workflow declares of a table, if it declares all of them.
 fn columns_of(table: &Table) -> Option<SchemaRef> {
-    if table.csv.names.is_empty() || table.layout.is_some() {
-        return None;
-    }
-    let kind = |name: &str| match name {
-        name if name == table.time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        name if table.key.iter().any(|key| key == name) => DataType::Utf8,
-        // Most columns are numbers, and only the names are checked.
-        _ => DataType::Float64,
-    };
-    let partitions = table.partition_by.iter().map(|by| by.column.as_str());
-    let all = table.csv.names.iter().map(String::as_str).chain(table.key.iter().map(String::as_str)).chain([table.time.as_str()]);
-    let all = all.chain(table.columns.keys().map(String::as_str)).chain(partitions);
-    let mut names = BTreeSet::new();
-    let fields: Vec<Field> = all.filter(|name| names.insert(name.to_lowercase())).map(|name| Field::new(name, kind(name), true)).collect();
+    // Most columns are numbers, and only the names are checked.
+    let kind = |name: &str| kind_of(table, name).unwrap_or(DataType::Float64);
+    let fields: Vec<Field> = table.declared_columns()?.into_iter().map(|name| Field::new(name, kind(name), true)).collect();
     Some(Arc::new(Schema::new(fields)))
+}
+
+/// The columns of a table in shape, if a workflow declares all of them with their types.
+pub(super) fn typed_columns(table: &Table) -> Option<SchemaRef> {
+    let field = |name: &str| {
+        let is_place = name == table.time || table.key.iter().any(|key| key == name);
+        Some(Field::new(name, kind_of(table, name)?, !is_place))
+    };
+    let fields = table.declared_columns()?.into_iter().map(field).collect::<Option<Vec<Field>>>()?;
+    Some(Arc::new(Schema::new(fields)))
+}
+
+/// The type in which values of a column come, as far as it is declared.
+fn kind_of(table: &Table, name: &str) -> Option<DataType> {
+    match name {
+        name if name == table.time => Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        name if table.key.iter().any(|key| key == name) => Some(DataType::Utf8),
+        name => Some(match table.type_of(name)? {
+            ColumnType::Text => DataType::Utf8,
+            ColumnType::Integer => DataType::Int64,
+            ColumnType::Number => DataType::Float64,
+            ColumnType::Boolean => DataType::Boolean,
+            ColumnType::Decimal(precision, scale) => DataType::Decimal128(precision, scale),
+            _ => return None,
+        }),
+    }
 }
 
 #[cfg(feature = "sql")]
@@ -192,6 +235,18 @@ async fn unknown_in(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result
         let there = if columns.is_empty() { String::new() } else { format!("; its columns are {}", columns.join(", ")) };
         (format!("the query names column `{}`, which what it reads does not have{there}", unknown.column), unknown.column)
     }))
+}
+
+/// The columns that a query over these tables selects, in lower case; `None` if it cannot be planned over them.
+#[cfg(feature = "sql")]
+async fn selected_of(tables: &[(String, SchemaRef)], query: &Query<'_>) -> Result<Option<SchemaRef>> {
+    repair_sql::selected_columns(tables, query).await
+}
+
+#[cfg(not(feature = "sql"))]
+#[expect(clippy::unused_async, reason = "as with the feature")]
+async fn selected_of(_: &[(String, SchemaRef)], _: &Query<'_>) -> Result<Option<SchemaRef>> {
+    Ok(None)
 }
 
 #[cfg(not(feature = "sql"))]

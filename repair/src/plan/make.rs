@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::cost::{Pricing, Take};
 use super::reach::{Known, surely};
+use super::rehearsal;
 use super::steps::attempts;
 use super::verdict::{Owner, Sum, Verdict};
 use super::{Amount, BudgetPlan, Definition, Estimate, Look, NotPlanned, Plan, Reach, TableExtent, found, reach};
@@ -202,6 +203,12 @@ impl<'a> Making<'a> {
         }
         self.sum_up();
         self.plan.sealed()
+    }
+
+    /// Checks what the repairers of a step refuse that is not planned.
+    pub(super) async fn rehearse(&self, step: &Step, of: &str) -> Result<()> {
+        let (registry, lake) = (&self.planner.registry, self.planner.lake.clone());
+        rehearsal::of_repair(registry, self.workflow, &self.known.variables(None), (step, of), (self.context.now, lake)).await
     }
 
     pub(super) fn not_planned(&mut self, step: &Step, why: String) {

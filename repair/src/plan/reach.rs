@@ -29,7 +29,7 @@ impl Known {
         self.outputs.insert(step.to_owned(), output);
     }
 
-    fn variables(&self, step: Option<&str>) -> Variables {
+    pub(super) fn variables(&self, step: Option<&str>) -> Variables {
         let steps = self.outputs.iter().map(|(name, output)| (name.clone(), json!({ "visits": 1, "output": output })));
         Variables {
             params: self.params.clone(),

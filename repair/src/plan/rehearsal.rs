@@ -72,7 +72,7 @@ pub async fn refusals(
 /// What is refused with these values.
 async fn rehearse(registry: &Arc<Registry>, workflow: &Workflow, variables: &Variables, now: Timestamp) -> Vec<Error> {
     let mut refused: Vec<Error> = prepare::unfit(registry, workflow, variables);
-    let rehearsal = Rehearsal { registry, workflow, known: Known::new(variables.clone()), variables, now };
+    let rehearsal = Rehearsal { registry, workflow, known: Known::new(variables.clone()), variables, now, described_by: None };
     for step in &workflow.steps {
         // What could not be made was reported.
         if refused.iter().any(|error| is_of(error, &step.name)) {
@@ -93,8 +93,23 @@ async fn rehearse(registry: &Arc<Registry>, workflow: &Workflow, variables: &Var
     refused
 }
 
+/// What the repairers of a step refuse as invalid before they know what they are to repair: as in a rehearsal, but the lake says which columns tables have.
+pub(super) async fn of_repair(
+    registry: &Arc<Registry>,
+    workflow: &Workflow,
+    variables: &Variables,
+    (step, of): (&Step, &str),
+    (now, lake): (Timestamp, Arc<dyn Lake>),
+) -> Result<()> {
+    let rehearsal = Rehearsal { registry, workflow, known: Known::new(variables.clone()), variables, now, described_by: Some(lake) };
+    match rehearsal.repair(step, of).await {
+        Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn unread_lake(asked: &Asked) -> Arc<dyn Lake> {
-    Arc::new(UnreadLake(asked.clone()))
+    Arc::new(UnreadLake { asked: asked.clone(), described_by: None })
 }
 
 /// Whether an error says that it is of a step.
@@ -109,6 +124,8 @@ struct Rehearsal<'a> {
     known: Known,
     variables: &'a Variables,
     now: Timestamp,
+    /// The lake that says which columns tables have, if there is one.
+    described_by: Option<Arc<dyn Lake>>,
 }
 
 impl Rehearsal<'_> {
@@ -119,7 +136,7 @@ impl Rehearsal<'_> {
             run: "rehearsal".into(),
             now: self.now,
             turn: 0,
-            lake: Arc::new(UnreadLake(asked.clone())),
+            lake: Arc::new(UnreadLake { asked: asked.clone(), described_by: self.described_by.clone() }),
             lakes: Arc::new(self.workflow.elsewhere.keys().map(|profile| (profile.clone(), unread_lake(&asked))).collect()),
             clock: Arc::new(SystemClock),
             cancel: CancellationToken::new(),

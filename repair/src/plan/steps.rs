@@ -24,6 +24,7 @@ const UNITS_PER_CHECK: u64 = 4_096;
 impl<'a> Making<'a> {
     pub(super) async fn repair(&mut self, step: &'a Step, of: &str) -> Result<()> {
         let Some(table) = self.found.get(of).map(|found| found.findings.scope.table.clone()) else {
+            self.rehearse(step, of).await?;
             self.not_counted(
                 step,
                 format!("what step `{of}` finds is known only when the run gets there, and what this step takes is in no price"),
@@ -159,7 +160,7 @@ impl<'a> Making<'a> {
             _ => 1,
         };
         take.low.queries += scans * by_queries;
-        take.low.bytes_scanned += share(found.usage.bytes_scanned, there, found.bytes);
+        take.low.bytes_scanned += share(found.usage.bytes_scanned, there, found.bytes).min(there);
         take.high.queries += most * by_queries;
         take.high.bytes_scanned += there.saturating_mul(over);
         Ok(())

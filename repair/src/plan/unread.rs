@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+use super::columns::typed_columns;
 use repair_core::lake::extent::Extent;
 use repair_core::lake::overlay::compaction::{Compactable, Compacted};
 use repair_core::lake::overlay::retraction::Retraction;
@@ -35,9 +36,18 @@ impl Asked {
     }
 }
 
-/// A lake that knows where tables are, and nothing of what is in them.
-#[derive(Debug)]
-pub(super) struct UnreadLake(pub(super) Asked);
+/// A lake that knows where tables are and which columns they have, as far as that is known without it, and nothing of what is in them.
+pub(super) struct UnreadLake {
+    pub(super) asked: Asked,
+    /// The lake that says which columns tables have; if there is none, only those are known that the workflow declares with their types.
+    pub(super) described_by: Option<Arc<dyn Lake>>,
+}
+
+impl UnreadLake {
+    fn refuse<T>(&self) -> Result<T> {
+        self.asked.refuse()
+    }
+}
 
 /// A source that knows its limits, and is not asked.
 pub(super) struct UnreadSource {
@@ -79,15 +89,19 @@ impl ReadLake for UnreadLake {
     }
 
     async fn repairs_of(&self, _: &Table) -> Result<Table> {
-        self.0.refuse()
+        self.refuse()
     }
 
-    async fn describe(&self, _: &Table) -> Result<SchemaRef> {
-        self.0.refuse()
+    async fn describe(&self, table: &Table) -> Result<SchemaRef> {
+        let known = match &self.described_by {
+            Some(lake) => lake.describe(table).await.ok(),
+            None => typed_columns(table),
+        };
+        known.map_or_else(|| self.refuse(), Ok)
     }
 
     async fn presence(&self, _: &Table, _: &PresenceRequest) -> Result<TablePresence> {
-        self.0.refuse()
+        self.refuse()
     }
 
     fn presence_in_pieces<'a>(&'a self, table: &'a Table, request: &'a PresenceRequest, pieces: &'a [SlotRange]) -> PresenceStream<'a> {
@@ -95,93 +109,93 @@ impl ReadLake for UnreadLake {
     }
 
     async fn extent(&self, _: &Table, _: Option<&Interval>) -> Result<Extent> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn extents(&self, _: &Table, _: &[Interval]) -> Result<Vec<Extent>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn scan(&self, _: &Table, _: &ScanRequest) -> Result<BatchStream> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn rollup(&self, _: &Table, _: &Rollup) -> Result<(Vec<RecordBatch>, Usage)> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn row_counts(&self, _: &Table, _: &RowCountRequest) -> Result<RowCounts> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn retractions(&self, _: &Table) -> Result<Vec<Retraction>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn query(&self, _: &repair_core::lake::Query<'_>) -> Result<BatchStream> {
-        self.0.refuse()
+        self.refuse()
     }
 }
 
 #[async_trait]
 impl Overlay for UnreadLake {
     async fn to_create(&self, _: &Table) -> Result<Vec<String>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn stage(&self, _: &StageScope<'_>, _: &StageRequest<'_>) -> Result<Staged> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn staged(&self, _: &StageScope<'_>) -> Result<Vec<Staged>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn publish(&self, _: &StageScope<'_>, _: u32, _: &[String]) -> Result<Published> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn discard_staged(&self, _: &StageScope<'_>, _: &[String]) -> Result<()> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn retract(&self, _: &Table, _: &Retraction) -> Result<()> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn compactable(&self, _: &Table) -> Result<Vec<Compactable>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn compact(&self, _: &Table, _: &Compactable) -> Result<Vec<Compacted>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn discard_compacted(&self, _: &Table, _: &Compacted) -> Result<()> {
-        self.0.refuse()
+        self.refuse()
     }
 }
 
 #[async_trait]
 impl Artifacts for UnreadLake {
     async fn put_artifact(&self, _: &str, _: &str, _: BatchStream) -> Result<Usage> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn get_artifact(&self, _: &str, _: &str) -> Result<BatchStream> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn copy_artifact(&self, _: ArtifactName<'_>, _: ArtifactName<'_>) -> Result<Usage> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn kept(&self) -> Result<Vec<KeptObject>> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn remove_kept(&self, _: &[KeptObject]) -> Result<()> {
-        self.0.refuse()
+        self.refuse()
     }
 }
 
@@ -192,14 +206,14 @@ impl Lake for UnreadLake {
     }
 
     async fn check_writable(&self) -> Result<()> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn check_state(&self) -> Result<StateCheck> {
-        self.0.refuse()
+        self.refuse()
     }
 
     async fn replace(&self, _: &Table, _: &Interval, _: Vec<RecordBatch>) -> Result<Usage> {
-        self.0.refuse()
+        self.refuse()
     }
 }

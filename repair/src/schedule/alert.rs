@@ -287,7 +287,7 @@ impl Line<'_> {
         let repair = &self.alerts.repair;
         let around = repair.around();
         let journal = repair.lake().root.journal_to_write().await?;
-        let hold = Hold::take(journal, format!("alerts.{}.{}", self.alerts.workflow(), self.name), around.clock.now()).await?;
+        let hold = Hold::take(journal, format!("alerts.{}.{}", self.alerts.workflow(), self.name), around.clock.as_ref()).await?;
         let done = tokio::select! {
             done = self.deliver_all() => done,
             lost = hold.lost(around.clock.as_ref()) => Err(lost),

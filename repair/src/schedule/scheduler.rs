@@ -209,7 +209,7 @@ impl Scheduler {
         let journal = self.repair.lake().root.journal_to_write().await?;
         let name = &self.repair.workflow.name;
         let stop = self.repair.around().stop.child_token();
-        let held = Hold::take(journal.clone(), format!("schedule.{name}"), self.repair.around().clock.now()).await;
+        let held = Hold::take(journal.clone(), format!("schedule.{name}"), self.repair.around().clock.as_ref()).await;
         let hold = match held {
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(Step::Elsewhere),
             held => held?,
@@ -399,7 +399,7 @@ impl Scheduler {
         let next = self.next_deadline(now)?;
         let Some(stands) = standing::read::<Standing>(lake, &self.standing_name()).await? else { return Ok(self.later(LOOK_AGAIN)) };
         let journal = self.repair.lake().root.journal_to_write().await?;
-        let hold = match Hold::take(journal.clone(), format!("deadline.{name}"), now).await {
+        let hold = match Hold::take(journal.clone(), format!("deadline.{name}"), self.repair.around().clock.as_ref()).await {
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(self.later(LOOK_AGAIN)),
             held => held?,
         };

@@ -7,8 +7,9 @@ use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
 
 use super::fold::{Cell, Class, Seen, days_of};
-use super::kept::{Days, Index, KeptLook, Looks, Mark, Published};
+use super::kept::{Days, Index, KeptLook, Looks, Mark, Planned, Published};
 use super::model::Look;
+use super::since;
 use crate::open::OpenLake;
 use crate::provenance::subject::History;
 use crate::report::last_expected;
@@ -42,8 +43,8 @@ pub(super) async fn index(history: &History<'_>, lake: &dyn Lake) -> Result<Inde
             continue;
         }
         let from = mark.map_or(0, |mark| mark.events);
-        let mut mark = Mark { events: from, at: listed.latest.at, rests: false };
-        let mut tables: BTreeMap<String, String> = BTreeMap::new();
+        let planned = mark.map(|mark| mark.planned.clone()).unwrap_or_default();
+        let mut mark = Mark { events: from, at: listed.latest.at, rests: false, planned };
         loop {
             let page = history.journal.read(&listed.run, mark.events, PAGE).await?;
             let whole = page.len() == PAGE;
@@ -51,7 +52,7 @@ pub(super) async fn index(history: &History<'_>, lake: &dyn Lake) -> Result<Inde
             for recorded in &page {
                 mark.at = recorded.at;
                 mark.rests = matches!(recorded.event, Event::RunEnded { .. } | Event::RunPaused);
-                add(&mut index, &listed.run, &listed.begun.workflow, recorded, &mut tables)?;
+                add(&mut index, &listed.run, &listed.begun.workflow, recorded, &mut mark.planned)?;
             }
             if !whole {
                 break;
@@ -64,8 +65,8 @@ pub(super) async fn index(history: &History<'_>, lake: &dyn Lake) -> Result<Inde
     }
     if changed {
         for table in index.tables.values_mut() {
-            let latest = table.looks.iter().map(|kept| kept.look.at).max();
-            table.published.retain(|published| latest.is_none_or(|latest| published.at > latest));
+            let looks = &table.looks;
+            table.published.retain(|published| !since::of_published(looks, published).is_empty());
         }
         // What cannot be kept is made anew next time.
         if let Err(error) = index.keep(lake).await {
@@ -75,8 +76,8 @@ pub(super) async fn index(history: &History<'_>, lake: &dyn Lake) -> Result<Inde
     Ok(index)
 }
 
-/// Adds what an event says about tables. `tables` are those that the run's steps repair.
-fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, tables: &mut BTreeMap<String, String>) -> Result<()> {
+/// Adds what an event says about tables. `planned` is what the run's steps repair.
+fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, planned: &mut BTreeMap<String, Planned>) -> Result<()> {
     let mut look = |step: &str, record: &FindingsRecord| -> Result<()> {
         let keys = serde_json::to_vec(&record.scope.keys).map_err(|error| Error::internal("keys are not JSON").because(error))?;
         let seen = record.seen.as_ref();
@@ -93,27 +94,29 @@ fn add(index: &mut Index, run: &str, workflow: &str, recorded: &Recorded, tables
         };
         let table = index.tables.entry(record.scope.table.clone()).or_default();
         let keys = blake3::hash(&keys).to_hex().as_str()[..16].to_owned();
-        table.looks.push(KeptLook { look, event: recorded.sequence, keys });
+        let (of_keys, found) = (record.scope.keys.len() as u64, record.wrong());
+        table.looks.push(KeptLook { look, event: recorded.sequence, keys, of_keys, found });
         Ok(())
     };
     match &recorded.event {
         Event::StepSucceeded { step, findings: Some(record), .. } if record.kind != repair_core::model::DefectKind::Stale => {
             look(step, record)?;
         }
-        Event::UnitsPlanned { step, table, left, .. } => {
-            tables.insert(step.clone(), table.clone());
+        Event::UnitsPlanned { step, table, of, left, .. } => {
+            planned.insert(step.clone(), Planned { table: table.clone(), of: of.clone() });
             if let Some(record) = left {
                 look(step, record)?;
             }
         }
         Event::PublishEnded { step, rows, absent, .. } if rows + absent > 0 => {
-            // Whoever reads on in a run may not have seen what it planned; then the run's own table is not known, and nothing is said of it.
-            if let Some(table) = tables.get(step) {
-                let published = &mut index.tables.entry(table.clone()).or_default().published;
-                match published.iter_mut().find(|published| published.run == run) {
-                    Some(known) => (known.at, known.slots) = (recorded.at, known.slots + rows + absent),
-                    None => published.push(Published { run: run.to_owned(), at: recorded.at, slots: rows + absent }),
-                }
+            let Some(Planned { table, of }) = planned.get(step) else { return Ok(()) };
+            let Looks { looks, published } = index.tables.entry(table.clone()).or_default();
+            // What it repairs is what the run itself found.
+            let Some(look) = looks.iter().rposition(|kept| kept.look.run == run && kept.look.of == *of) else { return Ok(()) };
+            let (event, at, slots) = (recorded.sequence, recorded.at, rows + absent);
+            match published.iter_mut().find(|published| published.run == run && published.of == *of) {
+                Some(known) => (known.look, known.event, known.at, known.slots) = (look, event, at, known.slots + slots),
+                None => published.push(Published { run: run.to_owned(), of: of.clone(), look, event, at, slots }),
             }
         }
         _ => {}
@@ -431,29 +434,6 @@ async fn fold(reader: &mut Reader<'_>, days: &mut Days, zone: &Zone, dates: &[Da
         of_key.splice(at..at, cells);
     }
     Ok(())
-}
-
-/// What has changed in a table since its latest look, in sentences.
-pub(super) fn changed_since(looks: &Looks, records: &[repair_core::lake::overlay::retraction::Retraction]) -> Vec<String> {
-    let Some(latest) = looks.looks.iter().map(|kept| kept.look.at).max() else { return Vec::new() };
-    let mut notes: Vec<String> = Vec::new();
-    for published in looks.published.iter().filter(|published| published.at > latest) {
-        let slots = if published.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", published.slots) };
-        notes.push(format!(
-            "run {} has repaired or confirmed absent {slots} since the latest look; no step has looked again",
-            published.run
-        ));
-    }
-    let is_decision = |id: &str| records.iter().any(|record| record.id == id && repair_core::lake::overlay::aside::is_decision(record));
-    // A mark says that what was computed into this table is stale, not that its rows have changed.
-    let is_other = |id: &str| is_decision(id) || id.starts_with("stale-");
-    for record in records.iter().filter(|record| record.at > latest) {
-        if !is_other(&record.id) && !record.undoes.as_deref().is_some_and(is_other) {
-            let what = if record.undoes.is_some() { "shown again" } else { "hidden" };
-            notes.push(format!("repairs or exceptions were {what} since the latest look ({}); no step has looked again", record.id));
-        }
-    }
-    notes
 }
 
 /// The lake in which the status is kept: as the latest run had it.

@@ -19,7 +19,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch
 use arrow::datatypes::{Int32Type, Int64Type, UInt32Type};
 
 /// The version of what is kept. Another one is made anew.
-const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("2 ", env!("CARGO_PKG_VERSION"));
 /// The name of the list of looks.
 const INDEX: &str = "status";
 
@@ -42,6 +42,16 @@ pub(super) struct Mark {
     pub(super) at: Timestamp,
     /// Whether it had stopped by itself.
     pub(super) rests: bool,
+    /// The repair steps that had planned units, each with the table and the detect step whose findings it repairs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) planned: BTreeMap<String, Planned>,
+}
+
+/// What a repair step repairs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Planned {
+    pub(super) table: String,
+    pub(super) of: String,
 }
 
 /// A look, and where its findings are.
@@ -53,12 +63,22 @@ pub(super) struct KeptLook {
     pub(super) event: u64,
     /// A digest of the keys that it examined.
     pub(super) keys: String,
+    /// How many keys these are.
+    pub(super) of_keys: u64,
+    /// How many slots it found missing or wrong.
+    pub(super) found: u64,
 }
 
-/// What a run has published in a table.
+/// What a run has published in a table of what repairs one detect step's findings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Published {
     pub(super) run: String,
+    /// The detect step.
+    pub(super) of: String,
+    /// The place of its look in the list.
+    pub(super) look: usize,
+    /// The number of the last event that says so, and when that was.
+    pub(super) event: u64,
     pub(super) at: Timestamp,
     pub(super) slots: u64,
 }
@@ -67,7 +87,7 @@ pub(super) struct Published {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Looks {
     pub(super) looks: Vec<KeptLook>,
-    /// What was published after the latest look.
+    /// What was published, and may have changed what a look found, since that step looked there.
     pub(super) published: Vec<Published>,
 }
 

@@ -10,6 +10,7 @@ mod gather;
 mod kept;
 mod model;
 mod picture;
+mod since;
 
 use jiff::civil::Date;
 
@@ -18,7 +19,7 @@ pub use self::picture::{STYLE, element_of, page, picture, picture_of};
 use crate::open::OpenLake;
 use crate::provenance::subject;
 use crate::request::awaitable;
-use kept::{Days, Looks};
+use kept::{Days, Index, Looks};
 use repair_core::engine::JsonFormat;
 use repair_core::lake::overlay::aside::Asides;
 use repair_core::model::{Key, Table};
@@ -73,7 +74,7 @@ impl StatusRequest<'_> {
             if looks.looks.is_empty() || self.table.as_ref().is_some_and(|table| table != name) {
                 continue;
             }
-            let of_table = self.of_table(&history, lake.as_ref(), name, looks).await;
+            let of_table = self.of_table(&history, lake.as_ref(), name, &index).await;
             tables.push(of_table.map_err(|error| error.on("table", name))?);
         }
         if let Some(key) = self.key.as_ref().filter(|_| tables.iter().all(|table| table.keys.is_empty())) {
@@ -87,8 +88,9 @@ impl StatusRequest<'_> {
         history: &subject::History<'_>,
         lake: &dyn repair_core::lake::Lake,
         name: &str,
-        looks: &Looks,
+        index: &Index,
     ) -> Result<TableStatus> {
+        let looks = index.tables.get(name).ok_or_else(|| Error::internal("a table has no looks"))?;
         let mut notes = Vec::new();
         let declared = gather::declared(history, looks, name).await?;
         let records = match &declared {
@@ -109,7 +111,7 @@ impl StatusRequest<'_> {
             return self.listed(name, declared.as_ref(), None, looks, (decisions, notes));
         };
         notes.extend(days.head.notes.iter().cloned());
-        notes.extend(gather::changed_since(looks, &records));
+        notes.extend(since::notes(index, looks, &records));
         self.listed(name, declared.as_ref(), Some(days), looks, (decisions, notes))
     }
 

@@ -8,10 +8,11 @@
     reason = "a test that fails, panics"
 )]
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float32Array, Int64Array, NullArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::array_value_to_string;
@@ -271,4 +272,116 @@ async fn a_name_in_another_case_in_another_file_is_refused_where_it_is_named() {
         written(names);
         assert_eq!(output(&world.run(&rule).await.unwrap(), "look", "defective"), 6, "{names:?}");
     }
+}
+
+/// A column without a value in all files has every type, so a query that computes with it gets null, as it would from any other null.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_without_a_value_is_null_of_any_type_in_sql() {
+    for format in ["csv", "jsonl", "parquet"] {
+        let world = World::new();
+        let hours: Vec<i64> = (0..24).filter(|hour| *hour != 5).collect();
+        match format {
+            "parquet" => {
+                let values: ArrayRef = Arc::new(Int64Array::from_iter_values(hours.iter().copied()));
+                let nothing: ArrayRef = Arc::new(NullArray::new(hours.len()));
+                world.write("a.parquet", "2024-03-04", &hours, &[("v", values), ("fee", nothing)]);
+            }
+            "csv" => {
+                let rows: String = hours.iter().map(|hour| format!("x,2024-03-04T{hour:02}:00:00Z,{hour},\n")).collect();
+                std::fs::write(world.path("lake/t/a.csv"), format!("b,ts,v,fee\n{rows}")).unwrap();
+            }
+            _ => {
+                let row = |hour: &i64| format!("{{\"b\":\"x\",\"ts\":\"2024-03-04T{hour:02}:00:00Z\",\"v\":{hour},\"fee\":null}}\n");
+                std::fs::write(world.path("lake/t/a.jsonl"), hours.iter().map(row).collect::<String>()).unwrap();
+            }
+        }
+        let workflow = GAPS
+            .replace("format: parquet", &format!("format: {format}"))
+            .replace("count(v) AS n, sum(v) AS s", "count(fee) AS n, sum(v + coalesce(fee, 0)) AS s, sum(fee) AS f")
+            .replace(
+                "end: true",
+                "next: ask\n  ask: { task: sql, with: { query: \"SELECT sum(fee) AS f, max(v + fee) AS s, count(*) AS n FROM t_repaired WHERE fee IS NULL\" }, next: odd }\n  \
+                 odd: { detect: sql, with: { table: t, keys: [x], from: 2024-03-04, to: 2024-03-04, query: \"SELECT b, ts FROM t WHERE fee > 5\" }, end: true }",
+            )
+            .replace("to: 2024-03-05", "to: 2024-03-04");
+        let report = world.run(&workflow).await.unwrap_or_else(|error| panic!("{format}: {}", error.full()));
+        assert_eq!(report.error, None, "{format}: {:?}", report.reason);
+        assert_eq!((output(&report, "look", "missing"), output(&report, "odd", "defective")), (1, 0), "{format}");
+        let first = &report.steps.iter().find(|step| step.name == "ask").unwrap().output["first"];
+        assert_eq!(
+            (&first["f"], &first["s"], &first["n"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null, &24.into()),
+            "{format}: {first}"
+        );
+        assert_eq!(world.rows("sums", "day", "SELECT n, s + 0.0 FROM sums").await, ["0|276.0"], "{format}");
+
+        let repair = Repair::open(world.path("workflow.yaml")).lake(world.path("lake")).connect().await.unwrap();
+        for (sql, expected) in [
+            ("SELECT sum(fee), avg(fee), max(fee), min(fee) FROM t", "- - - -"),
+            ("SELECT max(v * fee), max(round(fee, 2)), max(abs(fee)) FROM t", "- - -"),
+            ("SELECT count(*) FROM t WHERE fee > v OR fee IN (1, 2) OR fee BETWEEN 1 AND 2", "0"),
+            ("SELECT max(coalesce(fee, 7) + 1), max(CASE WHEN fee > 3 THEN fee ELSE v END) FROM t", "8 23"),
+            ("SELECT max(upper(fee)), max(fee || 'x'), count(*) FROM t WHERE fee LIKE 'a%' OR fee IS NULL", "- - 23"),
+            ("SELECT count(*) FROM t WHERE NOT coalesce(fee, false)", "23"),
+            ("SELECT count(*) FROM t x JOIN t y ON x.fee = y.v", "0"),
+            ("SELECT max(s) FROM (SELECT fee AS s FROM t UNION ALL SELECT v FROM t) u", "23"),
+            ("SELECT max(date_trunc('day', fee)) FROM t", "-"),
+            ("SELECT FEE FROM T ORDER BY TS LIMIT 1", "-"),
+        ] {
+            let rows = repair.query(sql).first(100).await.unwrap_or_else(|error| panic!("{format}: {sql}: {}", error.full())).rows;
+            let text: Vec<String> = rows[0].iter().map(|cell| cell.clone().unwrap_or_else(|| "-".to_owned())).collect();
+            assert_eq!((rows.len(), text.join(" ").as_str()), (1, expected), "{format}: {sql}");
+        }
+    }
+}
+
+/// Where a repair has a value, or a long file may have one after its first rows, the column is text as ever. A query that takes it for something else is
+/// refused with what to declare.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_may_have_a_value_is_text_until_it_is_declared() {
+    let world = World::new();
+    let start = "2024-01-01T00:00:00Z".parse::<repair::jiff::Timestamp>().unwrap();
+    let mut rows = String::from("b,ts,v,fee\n");
+    for minute in 0..50_010 {
+        let fee = if minute == 50_005 { "70" } else { "" };
+        writeln!(rows, "x,{},1,{fee}", start + repair::jiff::SignedDuration::from_mins(minute)).unwrap();
+    }
+    std::fs::write(world.path("lake/t/a.csv"), rows).unwrap();
+    let workflow = |columns: &str| {
+        format!(
+            "workflow: w\nkind: dag\ntables:\n  t: {{ location: t, format: csv, key: [b], time: ts, cadence: 1m{columns} }}\nsteps:\n  none: {{ task: usage }}\n"
+        )
+    };
+    let open = async |columns: &str| {
+        std::fs::write(world.path("w.yaml"), workflow(columns)).unwrap();
+        Repair::open(world.path("w.yaml")).lake(world.path("lake")).connect().await.unwrap()
+    };
+    let repair = open("").await;
+    let rows = repair.query("SELECT max(fee), count(fee) FROM t").first(1).await.unwrap().rows;
+    assert_eq!(rows, [[Some("70".to_owned()), Some("1".to_owned())]], "nothing is lost");
+    let refused = repair.query("SELECT sum(fee) FROM t").first(1).await.map(|rows| rows.rows).unwrap_err().full();
+    assert!(
+        refused.contains("column `fee` of table `t` has no value in the first rows of any file")
+            && refused.contains("`columns: { fee: number }`"),
+        "{refused}"
+    );
+    let rows = open(", columns: { fee: number }").await.query("SELECT sum(fee) FROM t").first(1).await.unwrap().rows;
+    assert_eq!(rows, [[Some("70.0".to_owned())]]);
+
+    // A source has what the table lacks.
+    let world = World::new();
+    let hours = |from: i64| (from..24).map(|hour| format!("x,2024-03-04T{hour:02}:00:00Z,{hour},"));
+    std::fs::write(world.path("lake/t/a.csv"), format!("b,ts,v,fee\n{}\n", hours(1).collect::<Vec<_>>().join("\n"))).unwrap();
+    let sold: Vec<String> = hours(0).map(|row| format!("{row}low")).collect();
+    std::fs::write(world.path("lake/vendor/a.csv"), format!("b,ts,v,fee\n{}\n", sold.join("\n"))).unwrap();
+    let workflow = "workflow: w\nkind: state-machine\ntables:\n  t: { location: t, format: csv, key: [b], time: ts, cadence: 1h }\nsources:\n  vendor: { source: stocks.archive, \
+                    with: { location: vendor, format: csv } }\nstart: look\nsteps:\n  look: { detect: gaps, with: { table: t, keys: [x], from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  \
+                    fill: { repair: backfill, of: look, with: { source: vendor }, end: true }\n";
+    let report = world.run(workflow).await.unwrap();
+    assert_eq!((report.error, report.missing), (None, 0), "{:?}", report.reason);
+    let repair = Repair::open(world.path("workflow.yaml")).lake(world.path("lake")).connect().await.unwrap();
+    let rows = repair.query("SELECT max(fee), count(fee), count(*) FROM t_repaired").first(1).await.unwrap().rows;
+    assert_eq!(rows, [["low", "1", "24"].map(|cell| Some(cell.to_owned()))], "a repair has a value");
+    let rows = repair.query("SELECT sum(fee), count(*) FROM t").first(1).await.unwrap().rows;
+    assert_eq!(rows, [[None, Some("23".to_owned())]], "the table itself has none");
 }

@@ -425,3 +425,43 @@ fn journals_of_old_fold_to_what_they_always_did() {
     }
     assert!(looked_at > 3);
 }
+
+/// In a lake of files, a run, its budget, its ledger and its plan count the same bytes: those of the files that its steps read.
+#[cfg(feature = "sql")]
+#[tokio::test]
+async fn bytes_of_files_are_the_same_in_plan_budget_and_ledger() {
+    use repair::Repair;
+
+    let world = tempfile::tempdir().unwrap();
+    let lake = world.path().join("lake");
+    std::fs::create_dir_all(lake.join("t")).unwrap();
+    let hours = (0..48u32).filter(|hour| *hour != 5 && *hour != 30);
+    let rows: String = hours.map(|hour| format!("a,2024-03-{:02}T{:02}:00:00Z,{hour}\n", 4 + hour / 24, hour % 24)).collect();
+    let text = format!("k,ts,value\n{rows}");
+    std::fs::write(lake.join("t/rows.csv"), &text).unwrap();
+    let size = text.len() as u64;
+    let workflow = |budget: u64| {
+        format!(
+            "workflow: w\nkind: dag\nbudget: {{ bytes: {budget}B }}\ntables:\n  t: {{ location: t, format: csv, key: [k], time: ts, cadence: 1h }}\nsteps:\n  look: {{ detect: \
+             gaps, with: {{ table: t, keys: [a], from: 2024-03-04, to: 2024-03-05 }} }}\n  fill: {{ repair: interpolate, of: look, after: look }}\n  count: {{ task: sql, after: \
+             fill, with: {{ query: \"SELECT count(*) AS n FROM t\" }} }}\n  rest: {{ task: sql, after: count, with: {{ query: \"SELECT max(value) AS m FROM t\" }} }}\n"
+        )
+    };
+    let open = async |budget: u64| Repair::text("w.yaml", workflow(budget)).lake(&lake).connect().await.unwrap();
+    let repair = open(1_000_000).await;
+    let plan = repair.plan().await.unwrap();
+    // A look reads the file once, and each of the two days that are repaired once more.
+    assert_eq!(plan.total.high.bytes, 3 * size, "{:?}", plan.total);
+    let report = repair.run().await.unwrap();
+    assert_eq!(report.error, None, "{:?}", report.reason);
+    assert_eq!(report.usage.bytes_scanned, 5 * size, "a look, two days and two queries");
+    let costs = repair.lake().costs().await.unwrap();
+    assert_eq!(costs.groups.iter().map(|group| group.usage.bytes_scanned).sum::<u64>(), 5 * size, "{costs:?}");
+    // The budget counts them, too: nothing begins once it is spent.
+    std::fs::remove_dir_all(lake.join(".repair")).unwrap();
+    std::fs::remove_dir_all(lake.join("t_repairs")).unwrap();
+    let report = open(4 * size - 1).await.run().await.unwrap();
+    assert_eq!(report.error, Some(repair::ErrorKind::Budget), "{:?}", report.reason);
+    assert!(report.step("rest").is_none_or(|step| step.usage.bytes_scanned == 0), "{report:?}");
+    assert_eq!(report.usage.bytes_scanned, 4 * size, "what was read before counts");
+}

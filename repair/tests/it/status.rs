@@ -336,6 +336,61 @@ async fn suspect_and_replaced_rows_have_their_states() {
     assert_eq!(states(&world).await, total);
 }
 
+/// What was repaired or hidden counts as it was seen until the step looks again that saw it, whatever other steps look at meanwhile. A note says so.
+#[tokio::test]
+async fn what_no_step_has_looked_at_again_is_noted_whatever_else_was_looked_at() {
+    let world = World::new();
+    let mut text = String::from("k,ts,value\n");
+    for hour in (0..72).filter(|hour| *hour != 9) {
+        let value = if hour == 7 { 900 } else { hour };
+        writeln!(text, "A,{},{value}", instant(hour)).unwrap();
+    }
+    // One of two rows of a slot breaks the rule.
+    writeln!(text, "A,{},950", instant(3)).unwrap();
+    std::fs::write(world.lake().join("t/rows.csv"), text).unwrap();
+    let notes = async |world: &World| world.status().await.tables[0].notes.join("\n");
+    let total = async |world: &World| world.status().await.tables[0].total;
+    let scope = "table: t, keys: [A], from: 2024-03-04, to: 2024-03-04";
+    let odd = format!("detect: invalid, with: {{ {scope}, rules: [{{ column: value, max: 100 }}] }}");
+    // A look for something else comes after the repair.
+    let first = world
+        .run(&format!(
+            "  gaps: {{ detect: gaps, with: {{ {scope} }}, next: fill }}\n  fill: {{ repair: backfill, of: gaps, with: {{ source: vendor }}, next: odd }}\n  odd: {{ {odd}, end: true \
+             }}\n"
+        ))
+        .await;
+    let since = "has repaired or confirmed absent 1 slot since the latest look";
+    assert_eq!(total(&world).await.missing, 1);
+    assert!(notes(&world).await.contains(&format!("run {} {since}", first.run)), "{}", notes(&world).await);
+    // Nor does a look for gaps elsewhere change that, but one there does.
+    world.run("  gaps: { detect: gaps, with: { table: t, keys: [A], from: 2024-03-05, to: 2024-03-06 }, end: true }\n").await;
+    assert!(notes(&world).await.contains(since), "{}", notes(&world).await);
+    world.run(&format!("  gaps: {{ detect: gaps, with: {{ {scope} }}, end: true }}\n")).await;
+    assert_eq!((total(&world).await.missing, notes(&world).await.as_str()), (0, ""));
+    // Two steps find something wrong with a slot, and what one of them found is repaired and verified.
+    let second = world
+        .run(&format!(
+            "  odd: {{ {odd}, next: twice }}\n  twice: {{ detect: duplicates, with: {{ {scope} }}, next: keep }}\n  keep: {{ repair: keep, of: twice, with: {{ keep: {{ min: value }} \
+             }}, next: check }}\n  check: {{ verify: twice, end: true }}\n"
+        ))
+        .await;
+    let since = "has repaired 1 slot since step `odd` looked and found 2 slots wrong";
+    assert_eq!(total(&world).await.suspect, 2);
+    assert!(notes(&world).await.contains(&format!("run {} {since}", second.run)), "{}", notes(&world).await);
+    world.run(&format!("  odd: {{ {odd}, end: true }}\n")).await;
+    assert_eq!((total(&world).await.suspect, notes(&world).await.as_str()), (1, ""));
+    // What is hidden shows once somebody has looked there.
+    world.opened().undo(&first.run).await.unwrap();
+    world.run("  gaps: { detect: gaps, with: { table: t, keys: [A], from: 2024-03-05, to: 2024-03-06 }, end: true }\n").await;
+    assert!(notes(&world).await.contains("were hidden since the latest look"), "{}", notes(&world).await);
+    // What is kept of it is made anew.
+    let before = notes(&world).await;
+    std::fs::remove_dir_all(world.known()).unwrap();
+    assert_eq!(notes(&world).await, before);
+    world.run(&format!("  gaps: {{ detect: gaps, with: {{ {scope} }}, end: true }}\n")).await;
+    assert_eq!((total(&world).await.missing, notes(&world).await.as_str()), (1, ""));
+}
+
 /// Frozen slots are found and counted apart. No repair writes to them, though they were frozen after they had been found: by filling, replacing, patching.
 #[tokio::test]
 async fn nothing_is_written_to_frozen_slots() {

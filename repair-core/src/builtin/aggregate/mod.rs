@@ -1,6 +1,6 @@
 //! Aggregators for any kind of data.
 
-mod sql;
+pub(super) mod sql;
 mod unseen;
 
 use crate::plugin::Registry;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::lake::{rollup, shape};
 use crate::model::Usage;
 use crate::model::{Interval, Moment, Table};
-use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, PluginKind, Registry, StepContext, UserQuery};
+use crate::plugin::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT, PluginKind, QueryRows, Registry, StepContext, UserQuery};
 
 /// The maximum number of rows of a result, which is held in memory because each partition is replaced as a whole.
 const MOST_ROWS: usize = 5_000_000;
@@ -77,6 +77,7 @@ impl Aggregator for Sql {
             values: &self.config.values,
             has_interval: self.config.from.is_some(),
             relations: &[],
+            rows: QueryRows::Into(&self.config.into),
         })
     }
 
@@ -106,6 +107,7 @@ impl Aggregator for Sql {
         let mut implied_time = None;
         if let Some(batch) = batches.first() {
             let is_new = !context.tables.contains_key(&self.config.into);
+            check_selected(&into, is_new, batch.schema_ref())?;
             into.time = time_of(&into, is_new, batch.schema_ref())?;
             implied_time = is_new.then(|| into.time.clone());
         }
@@ -162,6 +164,18 @@ fn time_of(into: &Table, is_new: bool, result: &SchemaRef) -> Result<String> {
             into.name,
             HOW.replace("AS day", &format!("AS {}", into.time))
         ))),
+    }
+}
+
+/// Checks that a result can be written to a table.
+///
+/// # Errors
+/// `invalid` if it lacks the time or a key of the table; or, if the table is a new one, if it has no time.
+pub(crate) fn check_selected(into: &Table, is_new: bool, result: &SchemaRef) -> Result<()> {
+    time_of(into, is_new, result)?;
+    match into.key.iter().find_map(|key| shape::find(result, key).map(|found| found.is_none().then_some(key)).transpose()) {
+        Some(key) => Err(sql::not_selected(into, result, key?)),
+        None => Ok(()),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::lake::{Layer, ScanRequest, overlay, shape};
 use crate::model::{
     BadCells, Cells, DefectKind, ExpectedKeys, Findings, Fingerprints, GapList, Key, KeysFrom, MAX_EXAMPLES, Rows, Seen, SlotRange, Table,
 };
-use crate::plugin::{Detector, PluginKind, Registry, StepContext, UserQuery};
+use crate::plugin::{Detector, PluginKind, QueryRows, Registry, StepContext, UserQuery};
 
 const NAME: &str = "sql";
 
@@ -127,7 +127,7 @@ type Defects = BTreeMap<Key, BTreeMap<i64, Defect>>;
 #[async_trait]
 impl Detector for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.query, lake: None, values: &self.values, has_interval: true, relations: &[] })
+        Some(UserQuery { sql: &self.query, lake: None, values: &self.values, has_interval: true, relations: &[], rows: QueryRows::Slots })
     }
 
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {

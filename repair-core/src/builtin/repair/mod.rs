@@ -17,7 +17,7 @@ pub mod requests;
 mod seasonal;
 mod set;
 mod shifted;
-mod sql;
+pub(super) mod sql;
 
 pub use backfill::{Backfill, BackfillConfig, RowRule};
 pub use carry_forward::{CarryForward, CarryForwardConfig, CarryRule};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use crate::builtin::sql::{self, MISSING, Places};
 use crate::error::{Error, Result};
 use crate::lake::shape;
 use crate::model::{Findings, Fix, Key, Table, Unit, Usage, Wanted};
-use crate::plugin::{PlannedUnits, Reads, Registry, Repairer, StepContext, UserQuery};
+use crate::plugin::{PlannedUnits, QueryRows, Reads, Registry, Repairer, StepContext, UserQuery};
 
 const NAME: &str = "sql";
 
@@ -73,7 +73,14 @@ struct Sql {
 #[async_trait]
 impl Repairer for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, lake: None, values: &self.config.values, has_interval: true, relations: &[MISSING] })
+        Some(UserQuery {
+            sql: &self.config.query,
+            lake: None,
+            values: &self.config.values,
+            has_interval: true,
+            relations: &[MISSING],
+            rows: QueryRows::Rows,
+        })
     }
 
     /// There is no source to call.
@@ -141,7 +148,7 @@ impl Repairer for Sql {
 /// # Errors
 /// `invalid` if the rows have no columns but those that say where they are.
 fn unusable(table: &Table, schema: &Schema, rows: &RecordBatch) -> Result<Option<(usize, String)>> {
-    let is_place = |name: &str| name.eq_ignore_ascii_case(&table.time) || table.key.iter().any(|key| key.eq_ignore_ascii_case(name));
+    let is_place = |name: &str| is_place(table, name);
     let values: Vec<(&str, &ArrayRef)> = rows
         .schema_ref()
         .fields()
@@ -155,10 +162,7 @@ fn unusable(table: &Table, schema: &Schema, rows: &RecordBatch) -> Result<Option
         return Ok(None);
     }
     if values.is_empty() {
-        return Err(Error::invalid(format!(
-            "the query selects no columns but key and time, so its rows would repair nothing; select the values of table `{}`, too",
-            table.name
-        )));
+        return Err(no_values(table));
     }
     let mut first: Option<(usize, String)> = None;
     let nulls: Vec<_> = values.iter().map(|(_, column)| column.logical_nulls()).collect();
@@ -177,19 +181,42 @@ fn unusable(table: &Table, schema: &Schema, rows: &RecordBatch) -> Result<Option
     Ok(first)
 }
 
+/// The column of a table that a query selects.
+fn column_of<'a>(table: &Table, schema: &'a Schema, selected: &str) -> Result<&'a Arc<Field>> {
+    shape::find(schema, selected).map_err(|error| error.on("table", &table.name))?.ok_or_else(|| {
+        Error::invalid(format!("the query selects `{selected}`, and table `{}` has no such column; {}", table.name, shape::names(schema)))
+    })
+}
+
+fn is_place(table: &Table, name: &str) -> bool {
+    name.eq_ignore_ascii_case(&table.time) || table.key.iter().any(|key| key.eq_ignore_ascii_case(name))
+}
+
+fn no_values(table: &Table) -> Error {
+    Error::invalid(format!(
+        "the query selects no columns but key and time, so its rows would repair nothing; select the values of table `{}`, too",
+        table.name
+    ))
+}
+
+/// Checks that the rows of a result are rows of a table. `schema` has the columns of the table, if these are known.
+///
+/// # Errors
+/// `invalid` if it lacks a key or the time of the table, or has other columns than these, or none but these.
+pub(crate) fn check_selected(table: &Table, schema: Option<&Schema>, result: &SchemaRef) -> Result<()> {
+    sql::check_slots(table, result)?;
+    let Some(schema) = schema else { return Ok(()) };
+    result.fields().iter().try_for_each(|field| column_of(table, schema, field.name()).map(drop))?;
+    let only_places = |schema: &Schema| schema.fields().iter().all(|field| is_place(table, field.name()));
+    if only_places(result) && !only_places(schema) { Err(no_values(table)) } else { Ok(()) }
+}
+
 /// The columns of a result in the types of the table.
 fn of_table(table: &Table, schema: &Schema, rows: &RecordBatch) -> Result<RecordBatch> {
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(rows.num_columns());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        let own = shape::find(schema, field.name()).map_err(|error| error.on("table", &table.name))?.ok_or_else(|| {
-            Error::invalid(format!(
-                "the query selects `{}`, and table `{}` has no such column; {}",
-                field.name(),
-                table.name,
-                shape::names(schema)
-            ))
-        })?;
+        let own = column_of(table, schema, field.name())?;
         let typed = shape::cast_exact(column, own.data_type()).map_err(|error| {
             Error::invalid(format!(
                 "column `{}` of the query is {}, and table `{}` holds {}; convert it, e.g. by `CAST`",

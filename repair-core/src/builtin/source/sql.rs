@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::builtin::sql::{self, KEYS, Places};
 use crate::error::{Error, Result};
 use crate::model::Key;
-use crate::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext, UserQuery};
+use crate::plugin::{Answer, Covered, Limits, QueryRows, Registry, Request, Source, StepContext, UserQuery};
 
 /// Rows that one query may bring, unless the source says.
 const ROWS: u64 = 500_000;
@@ -75,7 +75,7 @@ impl Source for Sql {
 
     fn query(&self) -> Option<UserQuery<'_>> {
         let SqlConfig { query, values, lake, .. } = &self.config;
-        Some(UserQuery { sql: query, lake: lake.as_deref(), values, has_interval: true, relations: &[KEYS] })
+        Some(UserQuery { sql: query, lake: lake.as_deref(), values, has_interval: true, relations: &[KEYS], rows: QueryRows::Slots })
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::builtin::sql;
 use crate::error::{Error, Result};
 use crate::model::Usage;
-use crate::plugin::{Registry, StepContext, Task, UserQuery};
+use crate::plugin::{QueryRows, Registry, StepContext, Task, UserQuery};
 use crate::workflow::MapStep;
 
 /// How many rows the output holds, unless the step says.
@@ -56,7 +56,14 @@ struct Sql {
 #[async_trait]
 impl Task for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
-        Some(UserQuery { sql: &self.config.query, lake: None, values: &self.config.values, has_interval: false, relations: &[] })
+        Some(UserQuery {
+            sql: &self.config.query,
+            lake: None,
+            values: &self.config.values,
+            has_interval: false,
+            relations: &[],
+            rows: QueryRows::Any,
+        })
     }
 
     async fn perform(&self, context: &StepContext) -> Result<(Value, Usage)> {
@@ -89,7 +96,8 @@ fn as_json(batch: &RecordBatch, row: usize) -> Result<Value> {
     let mut map = Map::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let kind = field.data_type();
-        let value = if column.is_null(row) {
+        // A column of nulls alone has no list of them.
+        let value = if column.is_null(row) || *kind == DataType::Null {
             Value::Null
         } else if *kind == DataType::Boolean {
             Value::Bool(column.as_boolean().value(row))

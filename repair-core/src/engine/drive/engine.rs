@@ -443,7 +443,7 @@ impl Engine {
     async fn take(&self, run: &str, driver: &str, waits: bool) -> Result<()> {
         let mut expiry = None;
         loop {
-            let now = self.clock.now();
+            let now = self.clock.lease_now();
             let error = match self.journal.acquire(run, driver, now, self.options.lease).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => driven_elsewhere(run, error),
                 taken => return taken,
@@ -464,9 +464,8 @@ impl Engine {
                 .because(error));
             }
             tracing::info!(run, error = error.full(), "waiting for the lease of another driver, which may be dead");
-            let again = now.checked_add(left.min(LOOK_AGAIN)).unwrap_or(Timestamp::MAX);
             tokio::select! {
-                () = self.clock.sleep_until(again) => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
                 () = self.stop.cancelled() => {}
             }
         }

@@ -316,7 +316,7 @@ impl<'a> Session<'a> {
     async fn renew(&self, held: &mut Held) -> Result<()> {
         let engine = self.engine;
         let now = Instant::now();
-        let renewal = engine.journal.acquire(self.run, self.driver, engine.clock.now(), engine.options.lease);
+        let renewal = engine.journal.acquire(self.run, self.driver, engine.clock.lease_now(), engine.options.lease);
         match tokio::time::timeout(self.moment(), renewal).await {
             Ok(Ok(())) => {
                 *held = Held { since: now, tried: None };

@@ -6,7 +6,7 @@ mod rows;
 mod text;
 mod time;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -458,6 +458,18 @@ impl Table {
             let mut others = self.columns.iter().filter(|(name, _)| name.eq_ignore_ascii_case(column));
             others.next().filter(|_| others.next().is_none()).map(|(_, rule)| rule)
         })
+    }
+
+    /// The names of all columns, if they are declared: those of a table whose files do not name them.
+    pub fn declared_columns(&self) -> Option<Vec<&str>> {
+        if self.csv.names.is_empty() || self.layout.is_some() {
+            return None;
+        }
+        let partitions = self.partition_by.iter().map(|by| by.column.as_str());
+        let all = self.csv.names.iter().map(String::as_str).chain(self.key.iter().map(String::as_str)).chain([self.time.as_str()]);
+        let mut known = BTreeSet::new();
+        let all = all.chain(self.columns.keys().map(String::as_str)).chain(partitions);
+        Some(all.filter(|name| known.insert(name.to_lowercase())).collect())
     }
 
     /// The columns of the files that hold the time; none if the path does.

@@ -12,6 +12,9 @@ use crate::yaml::tree::{Node, Place, Yaml};
 /// How many keys a list or a file may have. A table can list more.
 const MAX_KEYS: usize = 100_000;
 
+/// How many mistakes of one file are reported: more are probably all the same.
+const MAX_MISTAKES: usize = 20;
+
 /// The kinds of steps that expect keys.
 const EXPECTING: [&str; 2] = ["detect", "sensor"];
 
@@ -19,7 +22,9 @@ impl<'a> Reader<'a> {
     /// Reads `keys` of a table with these key columns.
     pub(super) fn expected_keys(&mut self, node: &'a Node, table: &str, key: &[String]) -> Option<ExpectedKeys> {
         match &node.value {
-            Yaml::Map(_) if node.get("file").is_some() => self.keys_of_file(node, key).map(ExpectedKeys::List),
+            Yaml::Map(_) if node.get("file").is_some() => {
+                Some(ExpectedKeys::List(self.keys_of_file(node, key).unwrap_or_else(|| unread(key))))
+            }
             Yaml::Map(_) => {
                 let fields =
                     self.fields(node, node.place, "`keys`", &["table", "columns", "since", "until", "calendar", "cadence", "file"])?;
@@ -79,7 +84,7 @@ impl<'a> Reader<'a> {
             }
             return with;
         };
-        let Some(listed) = self.keys_of_file(keys, &columns) else { return with };
+        let listed = self.keys_of_file(keys, &columns).unwrap_or_else(|| unread(&columns));
         let listed = serde_json::to_value(listed).unwrap_or(Value::Null);
         match with {
             Template::Value(Value::Object(mut entries)) => {
@@ -96,12 +101,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the keys of `{ file: … }`, which is CSV: a line of names, among them the key columns; then a line per key. Further columns are for
-    /// people.
+    /// people. All mistakes of the file are reported, up to [`MAX_MISTAKES`]; `None` if there are any.
     fn keys_of_file(&mut self, node: &'a Node, key: &[String]) -> Option<Vec<Key>> {
         let given = self.fields(node, node.place, "`keys` of a file", &["file"])?;
         let node = self.required(&given, "file", "e.g. `{ file: sites.csv }`")?;
         let (file, name, text) = self.file_beside(node)?;
         let (mut start, mut at, mut keys): (usize, Option<Vec<usize>>, Vec<Key>) = (0, None, Vec::new());
+        let mut mistakes = 0;
         for raw in text.split_inclusive('\n') {
             let trimmed = raw.trim_end_matches(['\n', '\r']);
             let place = Place { file, start, end: start + trimmed.len() };
@@ -112,7 +118,12 @@ impl<'a> Reader<'a> {
             }
             let Some(values) = fields(line) else {
                 self.error(place, "a quote is never closed", Some("a key with a line break can only be in a table".to_owned()));
-                return None;
+                mistakes += 1;
+                // Without its names, the other lines say nothing.
+                if at.is_none() || mistakes >= MAX_MISTAKES {
+                    return None;
+                }
+                continue;
             };
             let Some(at) = &at else {
                 let find = |column: &String| values.iter().position(|name| name == column);
@@ -129,7 +140,11 @@ impl<'a> Reader<'a> {
                 at.iter().map(|&at| values.get(at).map(String::as_str).filter(|value| !value.is_empty())).collect();
             let Some(values) = values else {
                 self.error(place, "the key is empty", Some("remove the line, or write a value for each key column".to_owned()));
-                return None;
+                mistakes += 1;
+                if mistakes >= MAX_MISTAKES {
+                    return None;
+                }
+                continue;
             };
             if keys.len() >= MAX_KEYS {
                 self.error(place, format!("{} lists more than {MAX_KEYS} keys", quoted(&name)), Some(in_table()));
@@ -137,12 +152,20 @@ impl<'a> Reader<'a> {
             }
             keys.push(Key::new(values));
         }
+        if mistakes > 0 {
+            return None;
+        }
         if keys.is_empty() {
             self.error(node.place, format!("{} lists no keys", quoted(&name)), None);
             return None;
         }
         Some(keys)
     }
+}
+
+/// A key in place of those of a file that could not be read. That was reported, and nothing else is to be wrong because of it.
+fn unread(columns: &[String]) -> Vec<Key> {
+    vec![Key::new(columns.iter().map(|_| "?"))]
 }
 
 fn in_table() -> String {

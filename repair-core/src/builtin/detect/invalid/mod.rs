@@ -127,6 +127,12 @@ impl Detector for Invalid {
                 .table(&scope.table)?
                 .check_one_row("a rule about a row among others of its key, such as `outlier` or `max: { times_median: 5 }`,")?;
         }
+        if again.is_none() {
+            // Before anything is read.
+            let table = context.table(&scope.table)?;
+            let schema = context.lake.describe(table).await.map_err(blind_if_missing)?;
+            self.rules.iter().try_for_each(|rule| rule.of_table(table, &schema).map(drop))?;
+        }
         let base = examined(context, &scope, again, self.series.allow_empty).await?;
         let examined = Examined::of(context, &scope, again)?;
         let Some(hull) = examined.hull() else { return Ok(Findings { kind: DefectKind::Invalid, ..base }) };
