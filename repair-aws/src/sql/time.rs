@@ -504,6 +504,14 @@ mod tests {
             "CASE WHEN n > -100000000000000 AND n < 100000000000000 THEN n WHEN n > -100000000000000000 AND n < 100000000000000000 THEN (n - (n % \
              1000 + 1000) % 1000) / 1000 END"
         );
-        assert!(of_epoch(&[EpochUnit::Ns], "n", None).starts_with("CASE WHEN n IS NOT NULL THEN (n - "));
+        assert!(of_epoch(&[EpochUnit::Ns, EpochUnit::Ns], "n", None).starts_with("CASE WHEN n IS NOT NULL THEN (n - "));
+        // One unit alone: what looks like a longer one is no time.
+        let only = of_epoch(&[EpochUnit::Us], "n", None);
+        assert!(
+            only.starts_with(
+                "CASE WHEN n >= 1000000000 AND n < 5000000000 THEN NULL WHEN n >= 1000000000000 AND n < 5000000000000 THEN NULL WHEN n > -100000000000000000 AND n"
+            ),
+            "{only}"
+        );
     }
 }
