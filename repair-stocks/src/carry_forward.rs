@@ -40,6 +40,10 @@ impl CarryRule for LastPrice {
         Ok(close.iter().map(|close| Some(close.is_some_and(|close| close.is_finite() && close > 0.0))).collect())
     }
 
+    fn copies(&self, column: &Field) -> bool {
+        column.name() == CLOSE || !is_number(column.data_type())
+    }
+
     fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch> {
         let close = price(&rows)?;
         for name in [OPEN, HIGH, LOW, VOLUME] {

@@ -126,16 +126,13 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
     for strategy in &done.strategies {
         for (column, errors) in in_order(&strategy.columns, &done.decisive) {
             let mut row = vec![strategy.name.clone(), column.clone()];
-            match errors.count {
-                0 => row.extend(std::iter::repeat_n("-".to_owned(), 4)),
-                _ => row.extend([
-                    number(errors.mean_absolute),
-                    percent(errors.mean_relative),
-                    number(errors.bias),
-                    number(errors.worst_absolute),
-                ]),
-            }
-            row.push(format!("{:.4}", errors.loss));
+            row.extend([
+                shown(errors.mean_absolute, number),
+                shown(errors.mean_relative, percent),
+                shown(errors.bias, number),
+                shown(errors.worst_absolute, number),
+                shown(errors.loss, |loss| format!("{loss:.4}")),
+            ]);
             rows.push(row);
         }
     }
@@ -146,17 +143,17 @@ fn report(done: &CompareReport, limit: &CostLimit) -> String {
     let mut rows = Vec::new();
     for strategy in &done.strategies {
         for (table, errors) in &strategy.aggregates {
-            for (column, of_column) in
-                in_order(&errors.columns, &done.decisive).filter(|(_, errors)| errors.mean_absolute > 0.0 || errors.unmatched > 0)
+            for (column, of_column) in in_order(&errors.columns, &done.decisive)
+                .filter(|(_, errors)| errors.mean_absolute.is_some_and(|mean| mean > 0.0) || errors.unmatched > 0)
             {
                 rows.push(vec![
                     strategy.name.clone(),
                     table.clone(),
                     format!("{} of {}", errors.differ, errors.rows),
                     column.clone(),
-                    number(of_column.mean_absolute),
-                    percent(of_column.mean_relative),
-                    number(of_column.worst_absolute),
+                    shown(of_column.mean_absolute, number),
+                    shown(of_column.mean_relative, percent),
+                    shown(of_column.worst_absolute, number),
                     of_column.unmatched.to_string(),
                 ]);
             }
@@ -271,6 +268,11 @@ fn verdict(done: &CompareReport, limit: &CostLimit) -> String {
         }
         None => format!("\nbest{within}: none; no strategy repaired anything within the limits"),
     }
+}
+
+/// A mean of what was compared; a dash if nothing was.
+fn shown(value: Option<f64>, show: fn(f64) -> String) -> String {
+    value.map_or_else(|| "-".to_owned(), show)
 }
 
 fn number(value: f64) -> String {

@@ -49,14 +49,15 @@ fn text(story: &SlotStory) -> Vec<String> {
         Standing::Removed if story.raw.is_empty() => "removed: a source no longer has its row".to_owned(),
         Standing::Removed => "removed: the table has rows of its own that a source no longer has, and a repair removes them".to_owned(),
         Standing::Absent => "absent: confirmed to have no row".to_owned(),
-        Standing::Missing => "missing: there is no row, and nothing says why".to_owned(),
+        Standing::Missing => missing(story),
     };
     let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what];
     lines.extend(story.raw.iter().map(|row| format!("  raw: {}", short(row))));
+    let is_repaired = story.repairs.iter().any(|of| of.repair.counts && of.repair.cells.is_empty());
     for of in &story.repairs {
         let (repair, attempts) = (&of.repair, of.attempts);
         let after = attempts.map(|attempts| format!("; the step took {} in all", count(attempts.into(), "attempt"))).unwrap_or_default();
-        let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty()) {
+        let counts = match (&repair.provenance.retracted_by, repair.counts, story.raw.is_empty() || is_repaired) {
             (Some(_), ..) => "undone",
             (None, true, _) if !repair.cells.is_empty() => "it counts, and changes these cells",
             (None, false, _) if !repair.cells.is_empty() => "a newer one counts, or the table has another value now",
@@ -105,6 +106,24 @@ fn text(story: &SlotStory) -> Vec<String> {
     let suspect = story.suspect.as_ref();
     lines.extend(suspect.map(|of| format!("  suspect: {} (run {}): a collector may have failed", of.silence, of.run)));
     lines
+}
+
+/// What is known of a slot without a row: what counts most comes first.
+fn missing(story: &SlotStory) -> String {
+    let why = if let Some(decision) = story.decisions.first() {
+        format!("it is {}, so nothing repairs it", decision.verdict.words())
+    } else if story.suspect.is_some() {
+        "that its source has nothing proves nothing".to_owned()
+    } else if story.repairs.iter().any(|of| of.repair.provenance.retracted_by.is_some()) {
+        "what repaired it has been undone".to_owned()
+    } else if story.exceptions.iter().any(|exception| exception.provenance.retracted_by.is_none()) {
+        "what confirmed that has expired".to_owned()
+    } else if !story.exceptions.is_empty() {
+        "what confirmed that has been undone".to_owned()
+    } else {
+        "nothing says why".to_owned()
+    };
+    format!("missing: there is no row, and {why}")
 }
 
 fn by(of: &Provenance) -> String {

@@ -303,3 +303,33 @@ fn a_lake_is_named_before_or_after_the_command_or_by_the_environment() {
     let (_, err, code) = world.said(&["--lake", "tank", "schema"]);
     assert!(code == 2 && err.contains("leave out --lake"), "{code} {err}");
 }
+
+/// Each step that failed says why, and each failure is one problem.
+#[test]
+fn a_failed_step_has_its_error_and_is_one_problem() {
+    let world = World::new();
+    let text = "workflow: w\nkind: dag\nprofiles: { local: { lake: local, with: { root: lake } } }\nsteps:\n  a: { task: command, with: { run: [\"false\"], answer: \
+                text } }\n  b: { task: command, with: { run: [\"true\"], answer: text }, after: a, run_if: all_done }\n  c: { task: command, with: { run: [\"false\"], \
+                answer: text }, after: b }\n  d: { task: command, with: { run: [\"true\"], answer: text }, after: c }\n";
+    let file = world.write("w.yaml", text);
+    let (report, code) = world.run_json(&file, &[]);
+    assert_eq!((code, &report["outcome"]), (2, &"failed".into()), "{report:#}");
+    let steps = &report["steps"];
+    for failed in ["a", "c"] {
+        assert_eq!(steps[failed]["error"]["kind"], "invalid", "{report:#}");
+        assert!(steps[failed]["error"]["message"].as_str().unwrap().contains("false"), "{report:#}");
+        let problems =
+            report["problems"].as_array().unwrap().iter().filter(|line| line.as_str().unwrap().starts_with(&format!("{failed}: ")));
+        assert_eq!(problems.count(), 1, "{report:#}");
+    }
+    assert_eq!((steps["b"].get("error"), steps["d"].get("error")), (None, None), "{report:#}");
+    assert!(steps["d"]["skipped"].is_string());
+
+    // In a state machine, an error that was caught is the step's, and a `fail` step has its own.
+    let text = "workflow: w\nkind: state-machine\nprofiles: { local: { lake: local, with: { root: lake } } }\nstart: a\nsteps:\n  a: { task: command, with: { run: \
+                [\"false\"], answer: text }, catch: [{ on: [invalid], goto: z }], next: z }\n  z: { fail: no more }\n";
+    let file = world.write("w.yaml", text);
+    let (report, _) = world.run_json(&file, &[]);
+    assert_eq!(report["steps"]["a"]["error"]["kind"], "invalid", "{report:#}");
+    assert!(report["steps"]["z"]["error"]["message"].as_str().unwrap().contains("no more"), "{report:#}");
+}

@@ -179,3 +179,41 @@ fn a_person_excepts_slots_with_a_reason_and_takes_it_back() {
     assert_eq!(told["standing"], "raw");
     assert!(told["conflict"].as_str().unwrap().contains("never traded"), "{told}");
 }
+
+#[test]
+fn why_begins_with_what_people_decided_and_says_which_repair_counts() {
+    let world = World::new();
+    std::fs::create_dir_all(world.lake().join("readings")).unwrap();
+    let hold = |wrong: i32| {
+        let text = format!("k,ts,v\na,2024-03-04T00:00:00Z,1\na,2024-03-04T01:00:00Z,{wrong}\na,2024-03-04T04:00:00Z,4\n");
+        std::fs::write(world.lake().join("readings/x.csv"), text).unwrap();
+    };
+    let workflow = |find: &str, fill: &str| {
+        format!(
+            "workflow: w\nkind: state-machine\nprofiles: {{ local: {{ lake: local, with: {{ root: lake }} }} }}\ntables:\n  readings: {{ location: \
+             readings, format: csv, key: [k], time: ts, cadence: 1h, keys: [a] }}\nstart: find\nsteps:\n  find: {{ detect: {find}, next: fill }}\n  fill: \
+             {{ repair: {fill}, of: find, end: true }}\n"
+        )
+    };
+    let scope = "table: readings, from: 2024-03-04T00:00:00Z, to: 2024-03-04T05:00:00Z";
+    let why = |hour: u32| world.text(&["why", "readings", "--key", "a", "--at", &format!("2024-03-04T0{hour}:00:00Z")]);
+    // The table gets another wrong row, which is replaced anew.
+    for (run, wrong, fill) in [("one", -9, "carry-forward"), ("two", -8, "interpolate")] {
+        hold(wrong);
+        let file = world.write("w.yaml", &workflow(&format!("invalid, with: {{ {scope}, rules: [{{ holds: v >= 0 }}] }}"), fill));
+        world.run_json(&file, &["--run-id", run]);
+    }
+    let told = why(1);
+    assert!(told.contains("repair (it counts, and replaces the table's rows)"), "{told}");
+    assert!(told.contains("repair (a newer one counts)") && !told.contains("raw wins"), "{told}");
+
+    let gaps = format!("gaps, with: {{ {scope} }}");
+    let file = world.write("w.yaml", &workflow(&gaps, "interpolate"));
+    world.run_json(&file, &["--run-id", "three"]);
+    world.text(&["undo", "three"]);
+    assert!(why(2).contains("missing: there is no row, and what repaired it has been undone\n"), "{}", why(2));
+    let span = ["--key", "a", "--from", "2024-03-04T02:00:00Z", "--to", "2024-03-04T03:00:00Z", "--reason", "closed"];
+    world.text(&[&["except", "readings", "--freeze"], &span[..]].concat());
+    assert!(why(2).contains("missing: there is no row, and it is frozen, so nothing repairs it\n"), "{}", why(2));
+    assert!(!why(2).contains("nothing says why"));
+}

@@ -26,4 +26,4 @@ pub use pure::items::{ItemResult, MapState};
 pub use pure::state::{BranchState, Ended, Phase, Position, RunState, Started, StepState, Taken};
 pub use pure::units::{Batch, EarlierStrategy, UnitState, UnitStates};
 pub use pure::{control, retry};
-pub use report::{JsonFormat, RunReport, StepReport};
+pub use report::{JsonFormat, RunReport, StepError, StepReport};

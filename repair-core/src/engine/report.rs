@@ -74,6 +74,9 @@ pub struct StepReport {
     pub attempts: u32,
     /// Its latest output.
     pub output: Value,
+    /// Why its latest attempt failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
     /// Why it was skipped, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -83,6 +86,29 @@ pub struct StepReport {
     /// What it used, including its units.
     #[serde(skip)]
     pub usage: Usage,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StepError {
+    /// The kind of error.
+    pub kind: ErrorKind,
+    /// What happened, and what to do.
+    pub message: String,
+}
+
+impl StepError {
+    /// The error of a step's latest attempt. A step that ends the run with an error, such as a `fail` step, has this one.
+    fn of(name: &str, step: &StepState, state: &RunState) -> Option<Self> {
+        if let Some(error) = &step.error {
+            return Some(Self { kind: error.kind, message: error.message.clone() });
+        }
+        let ended = state.ended.as_ref().filter(|ended| ended.step == name)?;
+        // The limit of a run is no error of the step that it is at.
+        let kind = ended.error.filter(|kind| !matches!(kind, ErrorKind::Timeout | ErrorKind::Cancelled))?;
+        Some(Self { kind, message: ended.reason.clone().unwrap_or_default() })
+    }
 }
 
 fn by_name<S: Serializer>(steps: &[StepReport], serializer: S) -> Result<S::Ok, S::Error> {
@@ -106,6 +132,7 @@ impl RunReport {
             visits: step.visits,
             attempts: step.attempts,
             output: step.output.clone(),
+            error: StepError::of(name, step, state),
             skipped: if let Some(Settled::Skipped { why }) = &step.settled { Some(why.clone()) } else { None },
             other_keys: state.findings.get(name).map(|found| found.other_keys.clone()).unwrap_or_default(),
             usage: step.usage,
@@ -163,7 +190,13 @@ fn problems(state: &RunState) -> Vec<String> {
         ));
     }
     for (name, step) in &state.steps {
-        if let Some(Settled::Failed { error }) = &step.settled {
+        // The one with which the run ended is the first already.
+        let is_the_end = |message: &String| {
+            state.ended.as_ref().is_some_and(|ended| ended.error.is_some() && ended.step == *name && ended.reason.as_ref() == Some(message))
+        };
+        if let Some(Settled::Failed { error }) = &step.settled
+            && !is_the_end(&error.message)
+        {
             problems.push(format!("{name}: {}: {}", error.kind, error.message));
         }
         for (branch, ended) in &step.branches {
@@ -225,6 +258,8 @@ fn problems(state: &RunState) -> Vec<String> {
     for (detect, (table, strategies)) in &state.late_truth {
         problems.extend(strategies.iter().map(|(strategy, truth)| format!("{detect}: {}", late(table, strategy, truth))));
     }
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert(problem.clone()));
     problems
 }
 

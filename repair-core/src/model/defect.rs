@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::Cells;
 use crate::model::Interval;
 use crate::model::Usage;
+use crate::model::{BadCells, Cells};
 use crate::model::{Key, SlotGrid};
 use crate::model::{Lifetimes, OtherKeys, Quarantine};
 use crate::model::{Runs, SlotRange, SlotSet};
@@ -509,6 +510,9 @@ pub struct Findings {
     /// Until when a look would find the same, as long as what the findings rest on stays the same; see
     /// [`Detector::rests_on`](crate::plugin::Detector::rests_on). `None` if that is not known.
     pub hold_until: Option<Timestamp>,
+    /// What other detect steps of the run have found wrong in rows of the same table so far, each with the same grid. The engine fills this in before a
+    /// repair, not a detector.
+    pub others: Vec<Arc<Findings>>,
     /// What the detector consumed.
     pub usage: Usage,
 }
@@ -531,19 +535,33 @@ impl Findings {
             notices: Vec::new(),
             other_keys: OtherKeys::default(),
             hold_until: None,
+            others: Vec::new(),
             usage,
         }
     }
 
-    /// Whether the table's row in a slot was found wrong, as a whole or in some cells. Such rows must not serve as neighbours of a gap.
+    /// Whether the table's row in a slot was found wrong, as a whole or in some cells, by this detect step or another one. Such rows must not serve as
+    /// neighbours of a gap.
     pub fn is_of_wrong_rows(&self, key: &Key, slot: i64) -> bool {
-        self.kind.is_of_rows() && (self.gaps.contains(key, slot) || self.aside.contains(key, slot))
+        self.kind.is_of_rows() && self.is_listed(key, slot) || self.others.iter().any(|other| other.is_of_wrong_rows(key, slot))
     }
 
-    /// Whether the value of a column in a slot was found wrong, by itself or with its whole row. Such values must not serve as neighbours of
-    /// a gap.
+    /// Whether nothing of the table's row in a slot may serve: it was found wrong as a whole, or its slot is one of the gaps.
+    pub fn is_of_wrong_whole_rows(&self, key: &Key, slot: i64) -> bool {
+        self.is_listed(key, slot) && self.cells.get(key, slot).is_none()
+            || self.others.iter().any(|other| other.is_of_wrong_whole_rows(key, slot))
+    }
+
+    /// Whether the value of a column in a slot was found wrong, by itself or with its whole row, by this detect step or another one. Such values must not
+    /// serve as neighbours of a gap.
     pub fn is_of_wrong_values(&self, key: &Key, slot: i64, column: &str) -> bool {
-        (self.gaps.contains(key, slot) || self.aside.contains(key, slot))
-            && self.cells.get(key, slot).is_none_or(|cells| cells.columns.iter().any(|wrong| wrong == column))
+        let is_named = |cells: &BadCells| cells.columns.iter().any(|wrong| wrong == column);
+        self.is_listed(key, slot) && self.cells.get(key, slot).is_none_or(is_named)
+            || self.others.iter().any(|other| other.is_of_wrong_values(key, slot, column))
+    }
+
+    /// Whether a slot has the defect, whether or not it is to be repaired.
+    fn is_listed(&self, key: &Key, slot: i64) -> bool {
+        self.gaps.contains(key, slot) || self.aside.contains(key, slot)
     }
 }

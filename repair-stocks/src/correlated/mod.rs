@@ -124,7 +124,8 @@ impl Repairer for Correlated {
         let slots = SlotRange::new(asked.first.saturating_sub(longest).saturating_sub(window), asked.end.saturating_add(longest));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).chain([self.reference.clone()]).collect();
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
-        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
+        let Some(own) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
+        let rows = own.rows;
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let mut series = series(table, grid, &rows, findings)?;
         let Some(other) = series.remove(&self.reference) else { return Ok(fix) };
@@ -169,7 +170,8 @@ fn series(table: &Table, grid: SlotGrid, rows: &RecordBatch, findings: &Findings
     let value =
         |which: usize, row: usize| numbers.get(which).filter(|column| column.is_valid(row)).map_or(f64::NAN, |column| column.value(row));
     let price = |which: usize, row: usize| Some(value(which, row)).filter(|price| price.is_finite() && *price > 0.0);
-    let usable = |key: &Key, slot: i64, row: usize| price(0, row).and(price(1, row)).is_some() && !findings.gaps.contains(key, slot);
+    let is_left_out = |key: &Key, slot: i64| findings.gaps.contains(key, slot) || findings.is_of_wrong_rows(key, slot);
+    let usable = |key: &Key, slot: i64, row: usize| price(0, row).and(price(1, row)).is_some() && !is_left_out(key, slot);
     let mut all = BTreeMap::new();
     for (key, slots) in by_day::by_slot(table, grid, rows, usable)? {
         let known = |(slot, number): (i64, u32)| {

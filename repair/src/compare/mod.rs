@@ -137,7 +137,7 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
     let recommended = best.and_then(|index| trials.get(index)).map(|trial| recommended::yaml(&trial.report, &trial.entrant, &detect.name));
     let reports: Vec<StrategyReport> = trials.into_iter().map(|trial| trial.report).collect();
     let gaps = || rounds.iter().flat_map(|truth| truth.findings.gaps.iter());
-    let hidden = gaps().filter_map(|(key, slots)| Some(Hidden { key: key.clone(), interval: looked.scope.grid.interval_of(slots)? }));
+    let hidden_slots = (1..).zip(&rounds).flat_map(|(round, truth)| hidden_in(round, truth)).collect();
     Ok(CompareReport {
         format: JsonFormat,
         workflow: workflow.name.clone(),
@@ -151,7 +151,7 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
         there,
         hidden: rounds.iter().map(|truth| truth.mask.len()).sum(),
         gaps: gaps().count() as u64,
-        hidden_slots: hidden.collect(),
+        hidden_slots,
         mask: hash(rounds.iter().map(|truth| &truth.mask)),
         prices: workflow.prices.as_ref().map(|book| (book.name.clone(), book.as_of)),
         decisive,
@@ -161,6 +161,27 @@ pub async fn compare(setting: CompareSetting<'_>, share: Share, options: &Compar
         recommended,
         not_compared,
     })
+}
+
+/// What was hidden in a round: runs of slots, and where cells were hidden, of the same columns.
+fn hidden_in(round: u32, truth: &Truth) -> Vec<Hidden> {
+    let mut hidden = Vec::new();
+    for (key, gap) in truth.findings.gaps.iter() {
+        let mut runs: Vec<(SlotRange, Option<&Arc<[String]>>)> = Vec::new();
+        for slot in gap.first..gap.end {
+            let columns = truth.mask.hidden_columns(key, slot);
+            match runs.last_mut() {
+                Some((run, same)) if *same == columns => run.end = slot + 1,
+                _ => runs.push((SlotRange::new(slot, slot + 1), columns)),
+            }
+        }
+        let of_run = |(slots, columns): (SlotRange, Option<&Arc<[String]>>)| {
+            let interval = truth.findings.scope.grid.interval_of(slots)?;
+            Some(Hidden { round, key: key.clone(), interval, columns: columns.cloned().unwrap_or_else(|| Vec::new().into()) })
+        };
+        hidden.extend(runs.into_iter().filter_map(of_run));
+    }
+    hidden
 }
 
 /// A strategy that was tried.
@@ -178,10 +199,11 @@ async fn tried(arena: &Arena<'_>, entrant: Entrant, rounds: &[Truth], decisive: 
         tried.push(arena.trial(&entrant, truth, &spent).await?);
     }
     let (mut report, guesses) = trial::report(&entrant, rounds, tried);
-    let losses = decisive.iter().filter_map(|column| report.columns.get(column)).map(|errors| errors.loss);
+    let losses = decisive.iter().filter_map(|column| report.columns.get(column)?.loss);
+    let losses: Vec<f64> = losses.collect();
     #[expect(clippy::cast_precision_loss, reason = "a count of columns")]
-    let columns = decisive.len().max(1) as f64;
-    report.loss = losses.sum::<f64>() / columns;
+    let columns = losses.len().max(1) as f64;
+    report.loss = losses.iter().sum::<f64>() / columns;
     let (runs, seed) = (runs(rounds, &guesses, decisive), rounds.first().map_or(0, |truth| truth.seed));
     report.interval = score::interval(&runs.iter().collect::<Vec<_>>(), seed);
     report.by_key = score::by_key(&runs, seed);

@@ -1,6 +1,7 @@
 //! What a comparison found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -63,13 +64,18 @@ pub struct CompareReport {
     pub not_compared: Vec<String>,
 }
 
-/// A run of hidden slots of one key.
+/// A run of hidden slots of one key, all in one round. If cells are hidden, those of the same columns.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hidden {
+    /// In which round they were hidden, from 1.
+    pub round: u32,
     /// The key.
     pub key: Key,
     /// From where the first begins to where the last ends.
     pub interval: Interval,
+    /// The columns whose cells were hidden; empty if whole rows were.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub columns: Arc<[String]>,
 }
 
 /// How one strategy did.

@@ -138,16 +138,16 @@ pub struct ColumnErrors {
     pub count: u64,
     /// Values that the truth has and the guess left open, or the other way round.
     pub unmatched: u64,
-    /// The mean difference, without sign.
-    pub mean_absolute: f64,
-    /// The mean difference as a part of the true value, without sign, where that is not zero.
-    pub mean_relative: f64,
-    /// The mean difference, guess less truth: whether guesses are too high.
-    pub bias: f64,
-    /// The largest difference, without sign.
-    pub worst_absolute: f64,
-    /// The mean [loss] over all that was hidden, from 0 (all correct) to 1.
-    pub loss: f64,
+    /// The mean difference, without sign; `None` if no value was compared.
+    pub mean_absolute: Option<f64>,
+    /// The mean difference as a part of the true value, without sign, where that is not zero; `None` if it is nowhere.
+    pub mean_relative: Option<f64>,
+    /// The mean difference, guess less truth: whether guesses are too high; `None` if no value was compared.
+    pub bias: Option<f64>,
+    /// The largest difference, without sign; `None` if no value was compared.
+    pub worst_absolute: Option<f64>,
+    /// The mean [loss] over all that was hidden, from 0 (all correct) to 1; `None` if no value was.
+    pub loss: Option<f64>,
 }
 
 /// The loss of a guess: its error as a part of the true value, at most 1; and 1 for a slot that was left open. If the true value is zero, the loss
@@ -194,14 +194,14 @@ impl Sums {
 
     fn errors(&self) -> ColumnErrors {
         #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
-        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { sum / count as f64 };
+        let mean = |sum: f64, count: u64| (count > 0).then(|| sum / count as f64);
         ColumnErrors {
             count: self.count,
             unmatched: self.unmatched,
             mean_absolute: mean(self.absolute_sum, self.count),
             mean_relative: mean(self.relative_sum, self.relative),
             bias: mean(self.signed_sum, self.count),
-            worst_absolute: self.worst,
+            worst_absolute: (self.count > 0).then_some(self.worst),
             loss: mean(self.loss_sum, self.hidden),
         }
     }
@@ -442,12 +442,15 @@ mod tests {
         let guesses = numbers(&[("a", 0, [Some(11.0), Some(0.0)]), ("a", 1, [Some(18.0), None]), ("b", 0, [Some(-8.0), Some(1.0)])]);
         let all = errors(&truth, &guesses);
         let price = all["price"];
-        assert_eq!((price.count, price.unmatched, price.mean_absolute, price.bias, price.worst_absolute), (3, 0, 1.0, -1.0 / 3.0, 2.0));
-        assert!((price.mean_relative - 0.2 / 3.0).abs() < 1e-15);
-        assert!((price.loss - 1.2 / 4.0).abs() < 1e-15, "what was left open loses all of it");
+        assert_eq!(
+            (price.count, price.unmatched, price.mean_absolute, price.bias, price.worst_absolute),
+            (3, 0, Some(1.0), Some(-1.0 / 3.0), Some(2.0))
+        );
+        assert!((price.mean_relative.unwrap() - 0.2 / 3.0).abs() < 1e-15);
+        assert!((price.loss.unwrap() - 1.2 / 4.0).abs() < 1e-15, "what was left open loses all of it");
         let volume = all["volume"];
-        assert_eq!((volume.count, volume.unmatched, volume.mean_absolute, volume.mean_relative), (1, 2, 0.0, 0.0));
-        assert!((volume.loss - 2.0 / 3.0).abs() < 1e-15, "zero for zero is right; what the truth has not is not lost");
+        assert_eq!((volume.count, volume.unmatched, volume.mean_absolute, volume.mean_relative), (1, 2, Some(0.0), None));
+        assert!((volume.loss.unwrap() - 2.0 / 3.0).abs() < 1e-15, "zero for zero is right; what the truth has not is not lost");
         assert_eq!(differing(&truth, &guesses), (3, 1));
         assert_eq!(differing(&truth, &truth), (0, 0));
         assert_eq!([loss(Some(1.0), 0.0), loss(Some(50.0), 2.0), loss(None, 2.0), loss(Some(1.0), 2.0)], [1.0, 1.0, 1.0, 0.5]);

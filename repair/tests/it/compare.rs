@@ -505,11 +505,17 @@ async fn what_ideas_bring_is_counted_as_what_it_is() {
     assert!(idea("meddles").problems[0].contains("was not requested"), "{:?}", idea("meddles").problems);
     let right = idea("knows");
     let errors = right.columns["value"];
-    assert_eq!((errors.count, errors.worst_absolute, right.loss), (hidden, 0.0, 0.0));
-    assert_eq!((idea("denies").loss, idea("denies").columns["value"].count), (1.0, 0));
+    assert_eq!((errors.count, errors.worst_absolute, right.loss), (hidden, Some(0.0), 0.0));
+    let denies = idea("denies").columns["value"];
+    assert_eq!((idea("denies").loss, denies.count, denies.loss), (1.0, 0, Some(1.0)));
+    assert_eq!(
+        (denies.mean_absolute, denies.mean_relative, denies.bias, denies.worst_absolute),
+        (None, None, None, None),
+        "nothing was compared"
+    );
     // With the truth, the hours are those of the truth; with nothing, those with a hidden minute differ.
     let hours = &right.aggregates["hours"];
-    assert_eq!((hours.rows, hours.differ, hours.unmatched, hours.columns["value"].worst_absolute), (96, 0, 0, 0.0));
+    assert_eq!((hours.rows, hours.differ, hours.unmatched, hours.columns["value"].worst_absolute), (96, 0, 0, Some(0.0)));
     assert!(!hours.columns.contains_key(OBSERVED), "what an hour is made of differs by its nature");
     let touched: std::collections::BTreeSet<(String, i64)> = done
         .hidden_slots
@@ -577,6 +583,9 @@ async fn rounds_hide_each_slot_once_and_count_as_one_comparison() {
     assert!(all.starts_with(&slots(&one)), "the first round is that of a comparison with one");
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len(), "no slot in two rounds");
     assert_ne!(done.mask, one.mask);
+    let of_round = |round: u32| done.hidden_slots.iter().filter(|run| run.round == round).count();
+    assert!((1..=4).all(|round| of_round(round) > 0) && done.hidden_slots.is_sorted_by_key(|run| run.round), "{:?}", done.hidden_slots);
+    assert_eq!(of_round(1), one.hidden_slots.len());
     let idea = |name: &str| done.strategies.iter().find(|idea| idea.name == name).unwrap();
     for idea in &done.strategies {
         assert_eq!(idea.hidden, idea.repaired + idea.absent + idea.left, "{}", idea.name);

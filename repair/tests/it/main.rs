@@ -14,6 +14,7 @@ mod elsewhere;
 mod estimates;
 mod first_steps;
 mod front_door;
+mod guesses;
 mod keys;
 mod known;
 mod ledger;

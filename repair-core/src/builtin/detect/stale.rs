@@ -110,6 +110,7 @@ impl Detector for Stale {
             notices: base.notices,
             other_keys: base.other_keys,
             hold_until: None,
+            others: Vec::new(),
             usage: base.usage,
         })
     }

@@ -11,6 +11,7 @@ use arrow::datatypes::{Field, Schema};
 use futures::TryStreamExt;
 
 use crate::builtin::repair::judge::times;
+use crate::builtin::repair::line;
 use crate::error::{Error, Result};
 use crate::lake::{Layer, ScanRequest, overlay, rollup};
 use crate::model::{Findings, Key, SlotGrid, SlotRange, Table, Unit, Wanted};
@@ -59,8 +60,45 @@ pub fn slots_over(grid: SlotGrid, instant: jiff::Timestamp) -> i64 {
     grid.slot_at(instant)
 }
 
-/// The table's own rows of some keys in a range of slots, without rows that a repair replaces. A cell that a repair changes is null. Takes
-/// one scan; none if there are no rows.
+/// Rows of the table's own, without those that a repair replaces.
+#[derive(Debug, Clone)]
+pub struct OwnRows {
+    /// The rows. A cell that a repair changes is null.
+    pub rows: RecordBatch,
+    /// The cells that a repair changes: for each column that has any, those of each row.
+    repaired: BTreeMap<String, Vec<bool>>,
+}
+
+impl OwnRows {
+    /// For each row, whether it may be copied as a whole. That takes two things: no repair changes a cell of a column that is `copied`, since what the
+    /// table has there was found wrong, and the row has a value. If columns that are copied hold numbers, that is a number; a name or a unit beside an
+    /// empty measurement is none.
+    ///
+    /// # Errors
+    /// `invalid` if numbers cannot be read.
+    pub fn copyable(&self, table: &Table, copied: impl Fn(&Field) -> bool) -> Result<Vec<bool>> {
+        let is_value = |name: &str| name != table.time && table.key.iter().all(|key| key != name);
+        let fields = self.rows.schema_ref().fields().iter().zip(self.rows.columns());
+        let columns: Vec<(&Arc<Field>, &ArrayRef)> = fields.filter(|(field, _)| is_value(field.name()) && copied(field)).collect();
+        let numbers: Vec<&ArrayRef> =
+            columns.iter().filter(|(field, _)| line::is_number(field.data_type())).map(|(_, column)| *column).collect();
+        let mut copyable = vec![columns.is_empty(); self.rows.num_rows()];
+        for column in &numbers {
+            copyable.iter_mut().zip(line::finite(column)?.values()).for_each(|(copyable, finite)| *copyable |= finite);
+        }
+        if numbers.is_empty() {
+            for (_, column) in &columns {
+                copyable.iter_mut().enumerate().for_each(|(row, copyable)| *copyable |= column.is_valid(row));
+            }
+        }
+        for repaired in columns.iter().filter_map(|(field, _)| self.repaired.get(field.name())) {
+            copyable.iter_mut().zip(repaired).for_each(|(copyable, repaired)| *copyable &= !repaired);
+        }
+        Ok(copyable)
+    }
+}
+
+/// The table's own rows of some keys in a range of slots. Takes one scan; none if there are no rows.
 ///
 /// # Errors
 /// `invalid` if the range is out of the range of instants, and those of the lake.
@@ -70,17 +108,27 @@ pub async fn raw_rows(
     grid: SlotGrid,
     slots: SlotRange,
     keys: Vec<Key>,
-) -> Result<Option<RecordBatch>> {
+) -> Result<Option<OwnRows>> {
     let interval = grid.interval_of(slots).ok_or_else(far)?;
     let request = ScanRequest::new(Layer::Repaired).in_interval(interval).of_keys(keys);
-    let batches: Vec<RecordBatch> = lake.scan(table, &request).await?.and_then(async |batch| own_rows(table, &batch)).try_collect().await?;
-    let Some(first) = batches.first() else { return Ok(None) };
-    let rows = concat_batches(first.schema_ref(), &batches)?;
-    Ok((rows.num_rows() > 0).then_some(rows))
+    let own = lake.scan(table, &request).await?.and_then(async |batch| own_rows(table, &batch));
+    let own: Vec<OwnRows> = own.try_collect().await?;
+    let Some(first) = own.first() else { return Ok(None) };
+    let rows = concat_batches(first.rows.schema_ref(), own.iter().map(|own| &own.rows))?;
+    let mut repaired: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    let mut before = 0;
+    for part in own {
+        for (column, flags) in part.repaired {
+            let all = repaired.entry(column).or_insert_with(|| vec![false; rows.num_rows()]);
+            all.iter_mut().skip(before).zip(flags).for_each(|(all, flag)| *all = flag);
+        }
+        before += part.rows.num_rows();
+    }
+    Ok((rows.num_rows() > 0).then_some(OwnRows { rows, repaired }))
 }
 
 /// The rows of the repaired view that are the table's own, without repaired cells and without the columns that the view adds.
-fn own_rows(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
+fn own_rows(table: &Table, batch: &RecordBatch) -> Result<OwnRows> {
     let by = rollup::column(batch, overlay::REPAIRED_BY)?;
     let own = filter_record_batch(batch, &is_null(by)?)?;
     let cells = rollup::column(&own, overlay::REPAIRED_CELLS)?
@@ -100,17 +148,18 @@ fn own_rows(table: &Table, batch: &RecordBatch) -> Result<RecordBatch> {
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(own.num_columns());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(own.num_columns());
     for (field, column) in own.schema_ref().fields().iter().zip(own.columns()) {
-        match (field.name().as_str(), repaired.remove(field.name())) {
+        match (field.name().as_str(), repaired.get(field.name())) {
             (overlay::REPAIRED_BY | overlay::REPAIRED_CELLS, _) => {}
             (name, repaired) => {
                 let is_own = name == table.time || table.key.iter().any(|key| key == name);
                 fields.push(Arc::new(field.as_ref().clone().with_nullable(!is_own || field.is_nullable())));
-                columns.push(repaired.map_or_else(|| Ok(column.clone()), |repaired| nullif(column, &BooleanArray::from(repaired)))?);
+                columns
+                    .push(repaired.map_or_else(|| Ok(column.clone()), |repaired| nullif(column, &BooleanArray::from(repaired.clone())))?);
             }
         }
     }
     let options = RecordBatchOptions::new().with_row_count(Some(own.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+    Ok(OwnRows { rows: RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?, repaired })
 }
 
 /// The index of the row of each slot in a batch, by key and slot.
@@ -136,12 +185,12 @@ pub fn by_slot(table: &Table, grid: SlotGrid, rows: &RecordBatch, usable: impl F
 }
 
 /// Whether a row has usable values for all cells of a slot that are to be repaired: values of its own that were not found wrong. If the whole
-/// row of the slot is to be repaired, the other row must have nothing wrong.
-pub fn serves(findings: &Findings, (key, slot): (&Key, i64), (other, row): (i64, usize), rows: &RecordBatch) -> bool {
+/// row of the slot is to be repaired, the other row must be [copyable](OwnRows::copyable), and nothing in it found wrong.
+pub fn serves(findings: &Findings, (key, slot): (&Key, i64), (other, row): (i64, usize), (own, copyable): (&OwnRows, &[bool])) -> bool {
     match findings.cells.get(key, slot) {
-        None => !findings.is_of_wrong_rows(key, other),
+        None => copyable.get(row).copied().unwrap_or(false) && !findings.is_of_wrong_rows(key, other),
         Some(cells) => cells.columns.iter().all(|name| {
-            let has_value = rows.column_by_name(name).is_some_and(|column| column.is_valid(row));
+            let has_value = own.rows.column_by_name(name).is_some_and(|column| column.is_valid(row));
             has_value && !findings.is_of_wrong_values(key, other, name)
         }),
     }

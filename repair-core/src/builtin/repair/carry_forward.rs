@@ -8,6 +8,7 @@ use std::fmt;
 
 use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::Field;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -61,6 +62,12 @@ pub trait CarryRule: Send + Sync {
         Ok(BooleanArray::from(vec![true; rows.num_rows()]))
     }
 
+    /// Whether the values of a column are repeated. If a repair changes such a value of a row, the table's own is known to be wrong, and the row is not
+    /// repeated.
+    fn copies(&self, _column: &Field) -> bool {
+        true
+    }
+
     /// Adjusts repeated rows, which are copies of the last row with another time.
     ///
     /// # Errors
@@ -78,7 +85,8 @@ impl CarryRule for AsItIs {
 }
 
 /// Repeats the table's last own row before a gap, for at most `max_age`. It never repeats a repair (which could go on for ever), a row that
-/// was found to be wrong or is replaced, or any row into the future. Where only cells are wrong, it repeats the last row that has all of
+/// was found to be wrong or is replaced, one of which a repair changes cells, one without any value, or any row into the future: then it looks for
+/// one further away. Where only cells are wrong, it repeats the last row that has all of
 /// them right. `carry-backward` does the same with the first row after a gap.
 pub struct CarryForward {
     max_age: Option<Period>,
@@ -141,16 +149,19 @@ impl Repairer for CarryForward {
         };
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let mut fix = Fix { source: self.name.to_owned(), ..Fix::default() };
-        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, around, keys).await? else { return Ok(fix) };
+        let Some(own) = by_day::raw_rows(context.lake.as_ref(), table, grid, around, keys).await? else { return Ok(fix) };
+        let rows = &own.rows;
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
-        let usable = self.rule.usable(&rows)?;
-        let by_slot = by_day::by_slot(table, grid, &rows, |_, _, row| usable.is_valid(row) && usable.value(row))?;
+        let usable = self.rule.usable(rows)?;
+        let copyable = own.copyable(table, |column| self.rule.copies(column))?;
+        let by_slot = by_day::by_slot(table, grid, rows, |_, _, row| usable.is_valid(row) && usable.value(row))?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
         for wanted in &unit.wanted {
             let Some(known) = by_slot.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
                 let reach = self.reach_slots(grid, slot);
-                let serves = |&(&last, &row): &(&i64, &u32)| by_day::serves(findings, (&wanted.key, slot), (last, row as usize), &rows);
+                let serves =
+                    |&(&last, &row): &(&i64, &u32)| by_day::serves(findings, (&wanted.key, slot), (last, row as usize), (&own, &copyable));
                 let nearest = match self.side {
                     Side::Before => known.range(slot.saturating_sub(reach)..slot).rev().find(serves),
                     Side::After => known.range(slot + 1..slot.saturating_add(reach).saturating_add(1)).find(serves),
@@ -162,7 +173,7 @@ impl Repairer for CarryForward {
             }
         }
         if !from.is_empty() {
-            let repeated = take_record_batch(&rows, &UInt32Array::from(from))?;
+            let repeated = take_record_batch(rows, &UInt32Array::from(from))?;
             fix.rows.push(self.rule.repeated(by_day::with_times(table, &repeated, to)?)?);
         }
         Ok(fix)

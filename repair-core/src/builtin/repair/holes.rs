@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, new_null_array};
-use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, new_null_array};
+use arrow::compute::{CastOptions, cast, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use futures::TryStreamExt;
 
@@ -285,7 +285,8 @@ impl Plan {
                 self.name
             )));
         }
-        let Some(batch) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys.clone()).await? else { return Ok(None) };
+        let Some(own_rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys.clone()).await? else { return Ok(None) };
+        let batch = own_rows.rows;
         let own = own_series(table, findings, &batch, slots, &columns, keys)?;
         let mut window = Window { slots, columns, own, others: Vec::new(), schema: batch.schema(), rows_read: batch.num_rows() as u64 };
         for other in &self.on.tables {
@@ -338,10 +339,8 @@ fn own_series(
     let length = usize::try_from(slots.len()).unwrap_or(0);
     let mut own: BTreeMap<Key, Vec<Series>> = keys.into_iter().map(|key| (key, vec![vec![f64::NAN; length]; columns.len()])).collect();
     let numbers = columns.iter().map(|name| Ok(cast(rollup::column(batch, name)?, &DataType::Float64)?)).collect::<Result<Vec<_>>>()?;
-    let by_slot = by_day::by_slot(table, grid, batch, |key, slot, _| {
-        // A gap of missing rows has none; whole rows that were found wrong do not count.
-        !(findings.gaps.contains(key, slot) && findings.cells.get(key, slot).is_none())
-    })?;
+    // A gap of missing rows has none; whole rows that were found wrong do not count.
+    let by_slot = by_day::by_slot(table, grid, batch, |key, slot, _| !findings.is_of_wrong_whole_rows(key, slot))?;
     for (key, of_slot) in &by_slot {
         let Some(of_key) = own.get_mut(key) else { continue };
         for ((name, numbers), series) in columns.iter().zip(&numbers).zip(of_key) {
@@ -442,7 +441,11 @@ fn rows(table: &Table, grid: SlotGrid, window: &Window, estimated: &BTreeMap<(&K
             });
         }
     }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?)
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?;
+    // An estimate that its column cannot hold is null, and a row without any value repairs nothing.
+    let estimated: Vec<&ArrayRef> = window.columns.iter().map(|name| rollup::column(&rows, name)).collect::<Result<_>>()?;
+    let is_estimated: BooleanArray = (0..rows.num_rows()).map(|row| Some(estimated.iter().any(|column| column.is_valid(row)))).collect();
+    Ok(filter_record_batch(&rows, &is_estimated)?)
 }
 
 /// Numbers as a column of a type: the nearest whole ones if it holds those, and null where one does not fit.

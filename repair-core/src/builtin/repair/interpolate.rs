@@ -4,6 +4,7 @@
 //! between them, and so does every such pair of columns ([`line`] explains how this survives rounding). An interpolated volume assumes that
 //! trading continued as around the gap; if you believe nothing traded, use `stocks.carry-forward`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
@@ -112,21 +113,23 @@ impl Repairer for Interpolate {
         let slots = SlotRange::new(asked.first.saturating_sub(longest), asked.end.saturating_add(longest));
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let mut fix = Fix { source: NAME.to_owned(), ..Fix::default() };
-        let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
+        let Some(own) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { return Ok(fix) };
+        let rows = &own.rows;
         fix.usage = Usage { rows_read: rows.num_rows() as u64, ..Usage::default() };
         let columns = self.columns(table, rows.schema_ref())?;
-        let numbers = columns.iter().map(|name| line::finite(rollup::column(&rows, name)?)).collect::<Result<Vec<_>>>()?;
-        let has_number = |row: usize| numbers.iter().any(|numbers| numbers.value(row));
-        let is_wrong = |key: &Key, slot: i64| findings.gaps.contains(key, slot) && findings.cells.get(key, slot).is_none();
-        let known = by_day::by_slot(table, grid, &rows, |key, slot, row| has_number(row) && !is_wrong(key, slot))?;
+        let numbers = columns.iter().map(|name| line::finite(rollup::column(rows, name)?)).collect::<Result<Vec<_>>>()?;
+        let others: Vec<&String> = texts(table, rows.schema_ref()).collect();
+        let known = by_day::by_slot(table, grid, rows, |key, slot, _| !findings.is_of_wrong_whole_rows(key, slot))?;
         // Slots may differ in length.
         let time_s = |slot: i64| grid.time_of_seconds(slot);
-        let mut drawn = Drawn::new(columns.len());
+        let mut drawn = Drawn::new(columns.len(), others.len());
         for wanted in &unit.wanted {
             let Some(known) = known.get(&wanted.key) else { continue };
             for slot in wanted.slots.iter().flat_map(|slots| slots.first..slots.end) {
                 let (before, after) = (slot.saturating_sub(longest)..slot, slot + 1..slot.saturating_add(longest).saturating_add(1));
-                let (Some((_, &from)), Some((_, &to))) = (known.range(before.clone()).next_back(), known.range(after.clone()).next())
+                // The rows beside the gap, whether or not they have a number.
+                let (Some((first, &from)), Some((last, &to))) =
+                    (known.range(before.clone()).next_back(), known.range(after.clone()).next())
                 else {
                     continue;
                 };
@@ -138,14 +141,23 @@ impl Repairer for Interpolate {
                     let weight = Weight { part: time_s(slot) - time_s(*from), whole: time_s(*to) - time_s(*from) };
                     (to - from - 1 <= longest).then_some((*before, *after, weight))
                 });
-                drawn.push((from, to), by_day::time_us(grid, slot), lines.collect());
+                let is_right = |name: &&String| ![first, last].into_iter().any(|&at| findings.is_of_wrong_values(&wanted.key, at, name));
+                let right = others.iter().map(is_right).collect();
+                drawn.push((from, to), by_day::time_us(grid, slot), lines.collect(), right);
             }
         }
         if !drawn.times_us.is_empty() {
-            fix.rows.push(drawn.rows(table, &rows, &columns)?);
+            fix.rows.push(drawn.rows(table, rows, &columns)?);
         }
         Ok(fix)
     }
+}
+
+/// The columns that are neither key nor time, and hold no numbers.
+fn texts<'a>(table: &'a Table, schema: &'a Schema) -> impl Iterator<Item = &'a String> {
+    let is_text =
+        |field: &&Arc<Field>| *field.name() != table.time && !table.key.contains(field.name()) && !line::is_number(field.data_type());
+    schema.fields().iter().filter(is_text).map(|field| field.name())
 }
 
 /// A line: the rows of its ends, and where on it a point is.
@@ -159,15 +171,18 @@ struct Drawn {
     times_us: Vec<i64>,
     /// For each column, the line of each point.
     lines: Vec<Vec<Option<Line>>>,
+    /// For each column that is not numeric, whether the rows on both sides have a value there that was not found wrong.
+    right: Vec<Vec<bool>>,
 }
 
 impl Drawn {
-    fn new(columns: usize) -> Self {
-        Self { before: Vec::new(), after: Vec::new(), times_us: Vec::new(), lines: vec![Vec::new(); columns] }
+    fn new(columns: usize, others: usize) -> Self {
+        let (lines, right) = (vec![Vec::new(); columns], vec![Vec::new(); others]);
+        Self { before: Vec::new(), after: Vec::new(), times_us: Vec::new(), lines, right }
     }
 
     /// Adds a point, unless no column has a line there.
-    fn push(&mut self, (before, after): (u32, u32), time_us: i64, lines: Vec<Option<Line>>) {
+    fn push(&mut self, (before, after): (u32, u32), time_us: i64, lines: Vec<Option<Line>>, right: Vec<bool>) {
         if lines.iter().all(Option::is_none) {
             return;
         }
@@ -175,6 +190,7 @@ impl Drawn {
         self.after.push(after);
         self.times_us.push(time_us);
         self.lines.iter_mut().zip(lines).for_each(|(of_column, line)| of_column.push(line));
+        self.right.iter_mut().zip(right).for_each(|(of_column, right)| of_column.push(right));
     }
 
     fn rows(self, table: &Table, rows: &RecordBatch, columns: &[String]) -> Result<RecordBatch> {
@@ -183,6 +199,7 @@ impl Drawn {
         let mut fields: Vec<Arc<Field>> = Vec::with_capacity(rows.num_columns());
         let mut values: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
         let mut known = vec![false; self.times_us.len()];
+        let mut right: BTreeMap<&String, &Vec<bool>> = texts(table, rows.schema_ref()).zip(&self.right).collect();
         for (field, (before, after)) in rows.schema_ref().fields().iter().zip(before.columns().iter().zip(after.columns())) {
             let name = field.name();
             if *name == table.time {
@@ -211,7 +228,10 @@ impl Drawn {
             } else {
                 // Values that cannot be compared count as different.
                 match distinct(before, after) {
-                    Ok(differ) => nullif(before, &differ)?,
+                    Ok(differ) => {
+                        let wrong: BooleanArray = right.remove(name).into_iter().flatten().map(|right| Some(!right)).collect();
+                        nullif(&nullif(before, &differ)?, &wrong)?
+                    }
                     Err(_) => new_null_array(field.data_type(), before.len()),
                 }
             });

@@ -176,7 +176,8 @@ pub(super) fn register(registry: &mut Registry) {
 
 /// Copies the table's own row of the same key from the shifted time, with all its values.
 ///
-/// - It copies only rows of the table itself, never repairs, and never rows of slots that were found to be wrong.
+/// - It copies only rows of the table itself, never repairs, and never rows of slots that were found to be wrong, rows of which a repair changes
+///   cells, or rows without any value.
 /// - Where only cells are wrong, a row serves if it has all of them right.
 /// - Shifts are tried in order, and the first that has a row counts. They are not averaged unless `take` says so, because that invents values.
 /// - Time is UTC: a day is 24 hours, even where clocks change.
@@ -251,13 +252,14 @@ impl Repairer for Shifted {
             let mut keys: Vec<Key> = open.iter().map(|(key, _)| (*key).clone()).collect();
             keys.dedup();
             let slots = SlotRange::new(first.saturating_add(by), last.saturating_add(by).saturating_add(1));
-            let Some(rows) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { continue };
+            let Some(own) = by_day::raw_rows(context.lake.as_ref(), table, grid, slots, keys).await? else { continue };
+            let rows = &own.rows;
             fix.usage.rows_read += rows.num_rows() as u64;
-            let is_wrong = |key: &Key, slot: i64| findings.gaps.contains(key, slot) && findings.cells.get(key, slot).is_none();
-            let known = by_day::by_slot(table, grid, &rows, |key, slot, _| !is_wrong(key, slot))?;
+            let copyable = own.copyable(table, |_| true)?;
+            let known = by_day::by_slot(table, grid, rows, |key, slot, _| !findings.is_of_wrong_whole_rows(key, slot))?;
             let (mut from, mut to, mut left) = (Vec::new(), Vec::new(), Vec::new());
             for (key, slot) in open {
-                let serves = |row: &&u32| by_day::serves(findings, (key, slot), (slot + by, **row as usize), &rows);
+                let serves = |row: &&u32| by_day::serves(findings, (key, slot), (slot + by, **row as usize), (&own, &copyable));
                 match known.get(key).and_then(|known| known.get(&(slot + by))).filter(serves) {
                     Some(&row) => {
                         from.push(row);
@@ -268,7 +270,7 @@ impl Repairer for Shifted {
             }
             open = left;
             if !from.is_empty() {
-                fix.rows.push(by_day::with_times(table, &take_record_batch(&rows, &UInt32Array::from(from))?, to)?);
+                fix.rows.push(by_day::with_times(table, &take_record_batch(rows, &UInt32Array::from(from))?, to)?);
             }
         }
         Ok(fix)

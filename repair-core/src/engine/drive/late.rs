@@ -37,11 +37,16 @@ type What = (String, Option<String>);
 struct Reported(BTreeMap<What, BTreeMap<(Key, i64), Arc<str>>>);
 
 impl Reported {
-    /// Adds slots, and returns how many of them no other step has reported before. Adding them again gives the same
-    /// result.
+    /// Adds slots, and returns how many of them no other step has reported before, for this strategy or for one whose repair counted then. Adding them
+    /// again gives the same result.
     fn add(&mut self, what: What, slots: KeySlots, by: &Arc<str>) -> u64 {
+        let (strategy, column) = &what;
+        let others = self.0.iter().filter(|((other, of), _)| of == column && other != strategy).map(|(_, slots)| slots);
+        let others: Vec<&BTreeMap<(Key, i64), Arc<str>>> = others.collect();
+        let is_known = |slot: &(Key, i64)| others.iter().any(|known| known.get(slot).is_some_and(|first| first != by));
+        let slots: Vec<_> = slots.into_iter().map(|slot| (is_known(&slot), slot)).collect();
         let known = self.0.entry(what).or_default();
-        slots.into_iter().map(|slot| u64::from(*known.entry(slot).or_insert_with(|| by.clone()) == *by)).sum()
+        slots.into_iter().map(|(old, slot)| u64::from(*known.entry(slot).or_insert_with(|| by.clone()) == *by && !old)).sum()
     }
 
     fn len(&self) -> usize {

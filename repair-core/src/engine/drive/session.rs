@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::engine::drive::engine::{Engine, Observer, child_run_id, driven_elsewhere, item_run_id};
-use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, Over, ReadyStrategy, Recorder, Repairs, Work, latest};
+use crate::engine::drive::work::{Ask, Done, Failed, Job, Message, Over, ReadyStrategy, Recorder, Repairs, Work, latest, others};
 use crate::engine::journal::{Fold, Signal};
 use crate::engine::prepare::{self, Attempt, Prepared, Preparer, Setting, Terms};
 use crate::engine::pure::budget;
@@ -543,7 +543,8 @@ impl<'a> Session<'a> {
             StepKind::Repair { of, .. } => {
                 let strategies = self.strategies(step, caller, variables)?;
                 let detector = if strategies.len() > 1 { Some(self.detector(step, of, visit, variables)?) } else { None };
-                Job::Repair { strategies, of: latest(&self.state, of)?.clone(), detector }
+                let others = others(&self.state, of)?.into_iter().cloned().collect();
+                Job::Repair { strategies, of: latest(&self.state, of)?.clone(), others, detector }
             }
             StepKind::Aggregate { of, .. } => {
                 let aggregator = self.plugin(step, step, 0, visit, variables)?.try_into()?;

@@ -146,8 +146,9 @@ pub(crate) struct ReadyStrategy {
 pub(crate) enum Job {
     /// Detect defects, or check earlier findings again.
     Detect { detector: Arc<dyn Detector>, of: String, again: Option<FindingsRecord> },
-    /// Repair findings with one strategy after the other; between two strategies, the detector finds what is left.
-    Repair { strategies: Vec<ReadyStrategy>, of: FindingsRecord, detector: Option<Arc<dyn Detector>> },
+    /// Repair findings with one strategy after the other; between two strategies, the detector finds what is left. What the others have found wrong in the
+    /// same table serves no repair.
+    Repair { strategies: Vec<ReadyStrategy>, of: FindingsRecord, others: Vec<FindingsRecord>, detector: Option<Arc<dyn Detector>> },
     /// Compute an aggregate.
     Aggregate { aggregator: Arc<dyn Aggregator>, of: Option<FindingsRecord> },
     /// Perform a general task.
@@ -211,7 +212,9 @@ impl Work {
     pub(crate) async fn perform(&self, job: Job, recorder: &Recorder) -> Result<Done, Failed> {
         match job {
             Job::Detect { detector, of, again } => Ok(self.detect(detector.as_ref(), &of, again, recorder).await?),
-            Job::Repair { strategies, of, detector } => self.repair(&strategies, &of, detector.as_deref(), recorder).await,
+            Job::Repair { strategies, of, others, detector } => {
+                self.repair(&strategies, (&of, &others), detector.as_deref(), recorder).await
+            }
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
                     Some(of) => Some(self.findings(of).await?),
@@ -241,16 +244,21 @@ impl Work {
     async fn repair(
         &self,
         strategies: &[ReadyStrategy],
-        of: &FindingsRecord,
+        (of, others): (&FindingsRecord, &[FindingsRecord]),
         detector: Option<&dyn Detector>,
         recorder: &Recorder,
     ) -> Result<Done, Failed> {
         self.context.table(&of.scope.table)?.check_repairable()?;
+        let mut found_by_others = Vec::with_capacity(others.len());
+        for other in others {
+            found_by_others.push(Arc::new(self.findings(other).await?));
+        }
         let Repairs { mut strategy, mut earlier, mut units } = self.repairs.clone();
         let mut rules_used = self.rules_used.as_slice();
         loop {
             let ready = strategies.get(strategy).ok_or_else(|| Error::internal("the step has no strategy with this index"))?;
-            let (findings, left) = self.to_repair(of, detector, &earlier, units.as_ref(), recorder).await?;
+            let (mut findings, left) = self.to_repair(of, detector, &earlier, units.as_ref(), recorder).await?;
+            findings.others.clone_from(&found_by_others);
             let before = (earlier.len(), earlier.iter().map(|earlier| earlier.batches).sum());
             let turn = Turn { ready, strategy, earlier: before, units, findings, left, rules_used };
             let done = units::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
@@ -526,6 +534,7 @@ pub async fn findings_of(lake: &dyn Lake, run: &str, record: &FindingsRecord) ->
         notices: record.notices.clone(),
         other_keys: record.other_keys.clone(),
         hold_until: None,
+        others: Vec::new(),
         usage: Usage::default(),
     })
 }
@@ -578,6 +587,15 @@ fn without_removed(before: Counts, again: Counts) -> Counts {
         compared: before.compared.map(|compared| ComparedCounts { returned: still_returned, ..compared }),
         ..before
     }
+}
+
+/// The latest findings of all other detect steps in rows of the same table: what was found wrong there, and may not be repaired yet.
+pub(crate) fn others<'a>(state: &'a RunState, of: &str) -> Result<Vec<&'a FindingsRecord>> {
+    let scope = &latest(state, of)?.scope;
+    let is_of_table = |found: &FindingsRecord| found.scope.table == scope.table && found.scope.grid == scope.grid;
+    let is_wrong = |found: &FindingsRecord| found.kind.is_of_rows() && found.counts.defective + found.counts.set_aside() > 0;
+    let others = state.findings.iter().filter(|(name, found)| *name != of && is_of_table(found) && is_wrong(found));
+    Ok(others.map(|(_, found)| found).collect())
 }
 
 /// The latest findings of a detect step.

@@ -188,6 +188,8 @@ pub struct StepState {
     pub branches: BTreeMap<String, BranchState>,
     /// Its result, if it is a step of a DAG and has one.
     pub settled: Option<Settled>,
+    /// The error of its latest attempt, if that failed.
+    pub error: Option<ErrorRecord>,
 }
 
 /// What a strategy used.
@@ -424,6 +426,7 @@ impl RunState {
         state.earlier.clear();
         state.branches.clear();
         state.settled = None;
+        state.error = None;
         let moved = self.moving.take_if(|moving| moving.to == step);
         let (from, error) = moved.map(|moved| (moved.from, moved.error)).unzip();
         self.active.insert(step.to_owned(), Position { error: error.flatten(), from, ..Position::new(visit, recorded.at) });
@@ -471,6 +474,7 @@ impl RunState {
                 self.at(recorded, step)?.phase = Phase::Done;
                 let state = self.step(recorded, step)?;
                 state.attempts += 1;
+                state.error = None;
                 state.output = output.clone();
                 state.exceptions.clone_from(exceptions);
                 if state.inner.is_empty() {
@@ -494,6 +498,7 @@ impl RunState {
                 (position.phase, position.units_failed) = (Phase::Failed(error.clone()), *units);
                 let state = self.step(recorded, step)?;
                 state.attempts += 1;
+                state.error = Some(error.clone());
                 if state.units.is_some() || !state.earlier.is_empty() {
                     state.output = repair_output(&state.earlier, state.units.as_ref());
                 }

@@ -1,5 +1,6 @@
 //! How accurate repairs were, by rows and values that the table got later.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lake::overlay::compaction::{Print, prints};
 use crate::lake::overlay::patch::{self, same_values};
 use crate::lake::overlay::retraction::{Kind, Retracted};
-use crate::lake::overlay::story::{PublishedRow, number, published, slot};
+use crate::lake::overlay::story::{Provenance, PublishedRow, number, published, slot};
 use crate::lake::overlay::{self, Op, columns};
 use crate::lake::shape::KeyTime;
 use crate::lake::{Lake, Layer, ScanRequest, shape};
@@ -59,7 +60,7 @@ impl Errors {
 /// How accurate a strategy has been, where rows or values arrived in the table after the repair.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Accuracy {
-    /// Slots it repaired, as a whole or in some of their cells.
+    /// Its repairs of slots, as a whole or in some of their cells. Of several repairs of a slot or cell, one counts, see [`accuracy`].
     pub repaired: u64,
     /// Filled slots for which the table now has a row of its own, and repaired cells for which it now has another value.
     pub judged: u64,
@@ -68,8 +69,11 @@ pub struct Accuracy {
 }
 
 /// How accurate each strategy has been so far. A repair that filled a slot is compared with the row that the table now has there, and a
-/// repair that changed a cell with the value that the table now has there, retracted repairs included. Left out are repairs that replaced or
-/// removed a row, since that row was there before; slots whose rows a repair replaces or removes, and cells that a later repair changes.
+/// repair that changed a cell with the value that the table now has there. Left out are repairs that replaced or removed a row, since that row was
+/// there before; slots whose rows a repair replaces or removes, and cells that a later repair changes.
+///
+/// Each slot counts once, and so does each cell: of several repairs of it, by the newest that is not retracted, which is what readers saw; if all are
+/// retracted, by the newest of them.
 ///
 /// # Errors
 /// Those of the lake.
@@ -98,11 +102,34 @@ impl Judged {
     }
 }
 
+/// A repair, and how it ranks among those of the same slot: what is not retracted comes before what is, then by age, as in the view.
+struct Guess {
+    row: PublishedRow,
+    rank: (bool, Timestamp, String, String, String),
+}
+
+impl Guess {
+    fn new(row: PublishedRow, retracted: &Retracted) -> Result<Self> {
+        let Provenance { at, run, unit, step, retracted_by, .. } = row.provenance(retracted, Kind::Repairs)?;
+        Ok(Self { rank: (retracted_by.is_none(), at, run, unit, step), row })
+    }
+
+    fn is_retracted(&self) -> bool {
+        !self.rank.0
+    }
+
+    fn strategy(&self) -> String {
+        self.row.text(columns::STRATEGY)
+    }
+}
+
 /// The repairs that are compared with what the table has now.
 #[derive(Default)]
 struct Guesses {
-    rows: BTreeMap<(Key, i64), Vec<PublishedRow>>,
-    cells: BTreeMap<(Key, i64), Vec<PublishedRow>>,
+    /// The one that counts of each slot that was filled.
+    rows: BTreeMap<(Key, i64), Guess>,
+    /// All that changed cells of a slot, the one that counts first.
+    cells: BTreeMap<(Key, i64), Vec<Guess>>,
     /// Where a repair that is in force replaces or removes rows of the table: these were found wrong, so they are no truth to compare with.
     replaced: KeySlots,
     span: Option<(i64, i64)>,
@@ -112,6 +139,39 @@ impl Guesses {
     fn reach(&mut self, time_us: i64) {
         let (first, last) = self.span.unwrap_or((time_us, time_us));
         self.span = Some((first.min(time_us), last.max(time_us)));
+    }
+
+    fn fill(&mut self, place: (Key, i64), guess: Guess) {
+        match self.rows.entry(place) {
+            Entry::Vacant(none) => {
+                none.insert(guess);
+            }
+            Entry::Occupied(mut other) if other.get().rank < guess.rank => {
+                other.insert(guess);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// How many repairs count for each strategy.
+    fn repaired(&self) -> Result<BTreeMap<String, u64>> {
+        let mut repaired: BTreeMap<String, u64> = BTreeMap::new();
+        for guess in self.rows.values() {
+            *repaired.entry(guess.strategy()).or_default() += 1;
+        }
+        for patches in self.cells.values() {
+            let mut known = BTreeSet::new();
+            for patch in patches {
+                let mut counts = false;
+                for column in patch::from_text(&patch.row.text(columns::CELLS))? {
+                    counts |= known.insert(column);
+                }
+                if counts {
+                    *repaired.entry(patch.strategy()).or_default() += 1;
+                }
+            }
+        }
+        Ok(repaired)
     }
 }
 
@@ -127,30 +187,26 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
     let retracted = Retracted::of(table, &lake.retractions(table).await?);
     for row in published(lake, table, overlay::repairs, interval, None).await? {
         let place = (row.key.clone(), slot_of(row.time_us));
-        match row.text(columns::OP) {
-            op if op == Op::Insert.as_str() => {
-                strategies.entry(row.text(columns::STRATEGY)).or_default().accuracy.repaired += 1;
-                guesses.reach(row.time_us);
-                guesses.rows.entry(place).or_default().push(row);
-            }
-            op if op == Op::Patch.as_str() => {
-                strategies.entry(row.text(columns::STRATEGY)).or_default().accuracy.repaired += 1;
-                guesses.reach(row.time_us);
-                guesses.cells.entry(place).or_default().push(row);
-            }
-            _ if row.provenance(&retracted, Kind::Repairs)?.retracted_by.is_none() => {
-                guesses.replaced.insert(place);
-            }
-            _ => {}
+        let (op, time_us) = (row.text(columns::OP), row.time_us);
+        let guess = Guess::new(row, &retracted)?;
+        if op == Op::Insert.as_str() {
+            guesses.reach(time_us);
+            guesses.fill(place, guess);
+        } else if op == Op::Patch.as_str() {
+            guesses.reach(time_us);
+            guesses.cells.entry(place).or_default().push(guess);
+        } else if !guess.is_retracted() {
+            guesses.replaced.insert(place);
         }
+    }
+    for patches in guesses.cells.values_mut() {
+        patches.sort_by(|one, other| other.rank.cmp(&one.rank));
+    }
+    for (strategy, repaired) in guesses.repaired()? {
+        strategies.entry(strategy).or_default().accuracy.repaired = repaired;
     }
     guesses.rows.retain(|place, _| !guesses.replaced.contains(place));
     guesses.cells.retain(|place, _| !guesses.replaced.contains(place));
-    // Sums of floats depend on the order, and in which objects repairs lie must not matter. Slots come in order of key and time below.
-    for of_place in guesses.rows.values_mut().chain(guesses.cells.values_mut()).filter(|of_place| of_place.len() > 1) {
-        of_place
-            .sort_by_cached_key(|row| (row.time_us, [columns::AT, columns::RUN, columns::UNIT, columns::STEP].map(|name| row.shown(name))));
-    }
     let Some((first, last)) = guesses.span.filter(|_| !guesses.rows.is_empty() || !guesses.cells.is_empty()) else { return Ok(strategies) };
     let instant = |us: i64| Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error));
     let hull = slot(table, instant(first)?)?.hull(&slot(table, instant(last)?)?);
@@ -186,18 +242,18 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
         let numeric: Vec<&str> =
             schema.fields().iter().filter(|field| field.data_type().is_numeric()).map(|field| field.name().as_str()).collect();
         let patches = guesses.cells.remove(&of).unwrap_or_default();
-        let wrong = wrong_cells(&retracted, &patches, (batch, row))?;
-        for repair in guesses.rows.remove(&of).into_iter().flatten() {
-            // Values that were found wrong are no truth.
+        let wrong = wrong_cells(&patches, (batch, row))?;
+        // Values that were found wrong are no truth.
+        let is_truth = |repair: &PublishedRow| {
             let known = |name: &&&str| repair.number(name).is_some() && number(batch, name, row).is_some();
-            if !wrong.is_empty() && numeric.iter().filter(known).all(|name| wrong.contains(*name)) {
-                continue;
-            }
-            let strategy = strategies.entry(repair.text(columns::STRATEGY)).or_default();
+            wrong.is_empty() || !numeric.iter().filter(known).all(|name| wrong.contains(*name))
+        };
+        if let Some(repair) = guesses.rows.remove(&of).filter(|repair| is_truth(&repair.row)) {
+            let strategy = strategies.entry(repair.strategy()).or_default();
             strategy.accuracy.judged += 1;
             strategy.slots.insert(of.clone());
             for name in numeric.iter().filter(|name| !wrong.contains(**name)) {
-                if let (Some(guess), Some(truth)) = (repair.number(name), number(batch, name, row)) {
+                if let (Some(guess), Some(truth)) = (repair.row.number(name), number(batch, name, row)) {
                     strategy.accuracy.columns.entry((*name).to_owned()).or_default().add(guess, truth);
                 }
             }
@@ -208,12 +264,9 @@ pub async fn judged(lake: &dyn Lake, table: &Table, interval: Option<Interval>) 
 }
 
 /// The columns of a row whose values were found wrong: a repair of the cell is in force, and was made for the value that the row still has.
-fn wrong_cells(retracted: &Retracted, patches: &[PublishedRow], (batch, row): (&RecordBatch, usize)) -> Result<BTreeSet<String>> {
+fn wrong_cells(patches: &[Guess], (batch, row): (&RecordBatch, usize)) -> Result<BTreeSet<String>> {
     let mut wrong = BTreeSet::new();
-    for patch in patches {
-        if patch.provenance(retracted, Kind::Repairs)?.retracted_by.is_some() {
-            continue;
-        }
+    for Guess { row: patch, .. } in patches.iter().filter(|patch| !patch.is_retracted()) {
         for name in patch::from_text(&patch.text(columns::CELLS))? {
             let Some(now) = batch.column_by_name(&name) else { continue };
             if has_old_value(patch, &name, now, row)? {
@@ -224,32 +277,33 @@ fn wrong_cells(retracted: &Retracted, patches: &[PublishedRow], (batch, row): (&
     Ok(wrong)
 }
 
-/// Compares repaired cells of one row with the values that it has now.
+/// Compares repaired cells of one row with the values that it has now. Patches come in the order in which they count.
 fn cells(
     wrong: &BTreeSet<String>,
-    patches: &[PublishedRow],
+    patches: &[Guess],
     (batch, row): (&RecordBatch, usize),
     of: &(Key, i64),
     strategies: &mut BTreeMap<String, Judged>,
 ) -> Result<()> {
     let mut changed = Vec::with_capacity(patches.len());
     for patch in patches {
-        changed.push(patch::from_text(&patch.text(columns::CELLS))?);
+        changed.push(patch::from_text(&patch.row.text(columns::CELLS))?);
     }
     let names: BTreeSet<&String> = changed.iter().flatten().collect();
     for name in names.into_iter().filter(|name| !wrong.contains(*name)) {
         let Some(now) = batch.column_by_name(name).filter(|now| now.is_valid(row)) else { continue };
         for (patch, _) in patches.iter().zip(&changed).filter(|(_, changed)| changed.contains(name)) {
-            if has_old_value(patch, name, now, row)? {
+            if has_old_value(&patch.row, name, now, row)? {
                 continue;
             }
-            let strategy = strategies.entry(patch.text(columns::STRATEGY)).or_default();
+            let strategy = strategies.entry(patch.strategy()).or_default();
             if strategy.cells.entry(name.clone()).or_default().insert(of.clone()) {
                 strategy.accuracy.judged += 1;
             }
-            if let (Some(guess), Some(truth)) = (patch.number(name), number(batch, name, row)) {
+            if let (Some(guess), Some(truth)) = (patch.row.number(name), number(batch, name, row)) {
                 strategy.accuracy.columns.entry(name.clone()).or_default().add(guess, truth);
             }
+            break;
         }
     }
     Ok(())

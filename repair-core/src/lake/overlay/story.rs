@@ -298,11 +298,6 @@ impl PublishedRow {
         column.filter(|column| column.is_valid(self.row)).map(|column| column.value(self.row).to_owned()).unwrap_or_default()
     }
 
-    /// A column as text, of whichever type; only good for comparing.
-    pub(super) fn shown(&self, name: &str) -> String {
-        self.batch.column_by_name(name).and_then(|column| array_value_to_string(column, self.row).ok()).unwrap_or_default()
-    }
-
     fn instant(&self, name: &str) -> Result<Timestamp> {
         let column = rollup::column(&self.batch, name)?
             .as_primitive_opt::<TimestampMicrosecondType>()

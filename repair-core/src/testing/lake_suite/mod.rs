@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::lake::Lake;
 use crate::model::Table;
 
-pub use accuracy::the_order_of_rows_does_not_matter_to_accuracy;
+pub use accuracy::{each_slot_is_judged_once, the_order_of_rows_does_not_matter_to_accuracy};
 pub use artifacts::*;
 pub use compaction::{compaction_changes_nothing_that_is_read, what_has_changed_is_not_compacted, what_was_compacted_can_be_undone};
 pub use estimates::*;
@@ -141,6 +141,7 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup, seeds: R
         any_sequence_of_versions_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
     }
     the_order_of_rows_does_not_matter_to_accuracy(lake, setup).await;
+    each_slot_is_judged_once(lake, setup).await;
     compaction_changes_nothing_that_is_read(lake, setup).await;
     what_was_compacted_can_be_undone(lake, setup).await;
     what_has_changed_is_not_compacted(lake, setup).await;

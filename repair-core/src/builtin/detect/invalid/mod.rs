@@ -202,6 +202,7 @@ impl Detector for Invalid {
             notices,
             other_keys: base.other_keys,
             hold_until: None,
+            others: Vec::new(),
             usage,
         })
     }
