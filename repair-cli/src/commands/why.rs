@@ -113,7 +113,7 @@ fn missing(story: &SlotStory) -> String {
     let why = if let Some(decision) = story.decisions.first() {
         format!("it is {}, so nothing repairs it", decision.verdict.words())
     } else if story.suspect.is_some() {
-        "that its source has nothing proves nothing".to_owned()
+        "the silence of its source proves nothing".to_owned()
     } else if story.repairs.iter().any(|of| of.repair.provenance.retracted_by.is_some()) {
         "what repaired it has been undone".to_owned()
     } else if story.exceptions.iter().any(|exception| exception.provenance.retracted_by.is_none()) {

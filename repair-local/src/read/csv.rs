@@ -211,15 +211,15 @@ impl Records {
 
     /// Why the record is not one of the table; `None` if it is.
     fn odd(&self) -> Option<String> {
-        if self.splitter.is_open() {
-            return Some("the file ends within quotes, so its last line is cut off; restore the file".to_owned());
-        }
         if self.csv.final_newline && self.splitter.is_unended() {
             let help = "restore the file, or leave out `final_newline: required` if its writer ends files so";
             return Some(format!("the file ends without a line break, so its last line may be cut off; {help}"));
         }
         let fields = self.len();
         if fields == self.names.len() {
+            if self.splitter.is_open() {
+                return Some("the file ends within quotes, so its last line is cut off; restore the file".to_owned());
+            }
             if self.repeats_header() {
                 return Some("the line repeats the header; remove it, or say `on_bad_row: quarantine`".to_owned());
             }

@@ -75,11 +75,13 @@ impl Repairs {
         let retracted = crate::retract::retracted(&scan.table, &scan.place)?;
         let wanted = |key: &Key| piece.targets.contains_key(key);
         let mut winners = Winners::load(&scan.table, &files, &piece.bounds, &retracted, wanted)?;
-        *usage += winners.usage;
+        let mut also = winners.usage;
         if winners.has_patches {
-            let patches = overlay::patches(&scan.table, &files, &scan.whole, &piece.bounds, &retracted, (&mut *usage, wanted))?;
+            let patches = overlay::patches(&scan.table, &files, &scan.whole, &piece.bounds, &retracted, (&mut also, wanted))?;
             repairs.special.extend(patches.slots().filter_map(|(key, slot)| piece.cell_of(*piece.targets.get(key)?, slot)));
         }
+        // Rows are counted where their values are read.
+        usage.bytes_scanned += also.bytes_scanned;
         let slots = Slots::of(&scan.table);
         for (key, &target) in &piece.targets {
             let Some(of_key) = winners.of_key(key) else { continue };

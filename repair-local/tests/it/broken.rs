@@ -14,6 +14,7 @@ use crate::common::*;
 use arrow::array::{
     ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampSecondArray,
 };
+use arrow::datatypes::DataType;
 use proptest::prelude::*;
 use repair_core::engine::{Event, Journal};
 use repair_core::lake::{Lake, Layer, ReadLake};
@@ -117,8 +118,11 @@ async fn a_time_column_that_is_no_time_is_named_with_its_type() {
 async fn dates_seconds_and_whole_number_keys_are_understood() {
     for ts in [Arc::new(Date32Array::from(vec![17_625])) as ArrayRef, Arc::new(TimestampSecondArray::from(vec![1_522_800_000]))] {
         let world = World::new();
+        let ts_kind = &ts.data_type().clone();
         write_parquet(&world.root().join("bars/a.parquet"), &columns(Arc::new(Int32Array::from(vec![7])), ts), 10);
-        let table = bars();
+        // In a table of minutes, a date would be no time.
+        let cadence = if *ts_kind == DataType::Date32 { "1d" } else { "1m" };
+        let table = bars().with_cadence(cadence.parse().unwrap());
         let presence = world.lake.presence(&table, &whole(&table, "2018-04-04", "2018-04-04", &["7"])).await.unwrap();
         assert_eq!(presence.raw.keys[&Key::from("7")].present.count(), 1);
         let batches = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap();
