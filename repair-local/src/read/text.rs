@@ -222,7 +222,7 @@ pub(super) fn float(text: &str) -> Option<f64> {
 fn is_rounded(text: &str) -> bool {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_whole && text.parse::<i128>().map_or(true, |whole| whole as f64 as i128 != whole)
+    is_whole && text.parse::<i128>().map_or(true, |whole| format!("{:.0}", whole as f64) != whole.to_string())
 }
 
 /// A number in plain CSV, unless it is a whole number of which a float would lose digits.
