@@ -44,11 +44,14 @@ pub(super) struct Inferred {
 impl Inferred {
     /// Adds a value of the record that begins after so many bytes.
     pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
-        let (kind, has_plus) = match text.strip_prefix('+') {
-            Some(rest) if rest.starts_with(|first: char| first.is_ascii_digit() || first == csv.decimal) => (type_of(rest, csv), true),
-            _ => (type_of(text, csv), false),
-        };
-        self.plus += usize::from(has_plus && kind.is_numeric());
+        let mut kind = type_of(text, csv);
+        // Few have a plus.
+        if text.as_bytes().first() == Some(&b'+')
+            && let Some(rest) = text.get(1..).filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit() || first == csv.decimal))
+        {
+            kind = type_of(rest, csv);
+            self.plus += usize::from(kind.is_numeric());
+        }
         let first = if kind.is_numeric() { &mut self.first_number } else { &mut self.first_word };
         first.get_or_insert(offset);
         match kind {

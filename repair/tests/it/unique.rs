@@ -84,7 +84,7 @@ fn orders_are_counted_once_by_their_latest_version() {
         said.contains("bad: 1 row still invalid in table `t`: wrong at 2024-03-04T10:00:00Z: its row breaks `column: amount, min: 0`"),
         "{said}"
     );
-    assert!(!said.contains("1970"), "{said}");
+    assert!(!said.contains("1970-"), "{said}");
 
     // A second run finds nothing more, and a plan has nothing to do.
     let second = run(&world);
@@ -356,7 +356,7 @@ fn a_plan_lists_rows_by_their_days() {
     let repair = world.workflow(ORDERS, &steps());
     let plan = repair::block_on(async { serde_json::to_value(repair.plan().await.unwrap()).unwrap() });
     let text = plan.to_string();
-    assert!(text.contains("2024-03-03") && !text.contains("1970"), "{plan:#}");
+    assert!(text.contains("2024-03-03") && !text.contains("1970-"), "{plan:#}");
 }
 
 #[test]
