@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use parquet::arrow::ProjectionMask;
-use parquet::basic::{Compression, Type as Physical};
+use parquet::basic::{Compression, Encoding, Type as Physical};
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 
@@ -56,6 +56,8 @@ struct Chunk {
     name: String,
     is_gzip: bool,
     is_nested: bool,
+    /// Whether pages may hold lengths as differences: [`Pages::check_lengths`] has looked at these.
+    has_lengths: bool,
     /// The longest value of its dictionary.
     longest: u64,
 }
@@ -150,6 +152,7 @@ impl Pages {
                     name: described.path().string(),
                     is_gzip: matches!(column.compression(), Compression::GZIP(_)),
                     is_nested: described.max_rep_level() > 0,
+                    has_lengths: column.encodings().any(has_lengths),
                     longest: 0,
                 });
             }
@@ -160,6 +163,11 @@ impl Pages {
         let mut chunks = pages.chunks.as_ref().clone();
         for chunk in &mut chunks {
             chunk.longest = pages.longest(metadata, chunk).map_err(|error| (error, pages.stopped()))?;
+            if chunk.has_lengths {
+                pages = pages.again();
+                let group = metadata.row_group(chunk.group);
+                pages.check_lengths(group.column(chunk.leaf), group.num_rows()).map_err(|error| (error, pages.stopped()))?;
+            }
             *widest.entry(chunk.group).or_default() += chunk.longest;
             pages = pages.again();
         }
@@ -218,6 +226,42 @@ impl Pages {
         Ok(longest)
     }
 
+    /// Checks how many lengths the pages of a column say that they have. Their decoder makes room for so many before it reads one, and a program without
+    /// memory is ended.
+    fn check_lengths(&self, column: &ColumnChunkMetaData, rows: i64) -> parquet::errors::Result<()> {
+        let mut reader = SerializedPageReader::new(Arc::new(self.clone()), column, usize::try_from(rows).unwrap_or(0), None)?;
+        while let Some(page) = reader.get_next_page()? {
+            let (encoding, values) = (page.encoding(), u64::from(page.num_values()));
+            let levels = match &page {
+                _ if !has_lengths(encoding) => continue,
+                Page::DictionaryPage { .. } => continue,
+                Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. } => {
+                    Some(u64::from(*def_levels_byte_len) + u64::from(*rep_levels_byte_len))
+                }
+                Page::DataPage { buf, .. } => {
+                    let described = column.column_descr();
+                    let levels = [described.max_rep_level(), described.max_def_level()];
+                    levels.into_iter().filter(|most| *most > 0).try_fold(0u64, |at, _| {
+                        let length = buf.get(usize::try_from(at).ok()?..)?.first_chunk::<4>()?;
+                        Some(at + 4 + u64::from(u32::from_le_bytes(*length)))
+                    })
+                }
+            };
+            let rest = levels.and_then(|levels| page.buffer().get(usize::try_from(levels).ok()?..)).unwrap_or_default();
+            let mut thrift = Thrift { rest };
+            // Of values with a common beginning, there are the lengths of that, and of the rest.
+            for _ in 0..if encoding == Encoding::DELTA_BYTE_ARRAY { 2 } else { 1 } {
+                if thrift.differences(values).is_none() {
+                    return Err(ParquetError::General(format!(
+                        "a page of column `{}` does not have the lengths of its {values} values",
+                        column.column_descr().path().string()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The header of the page that begins at a position, and its length.
     fn head(&self, start: u64) -> parquet::errors::Result<(Head, usize)> {
         let mut most = 512;
@@ -237,6 +281,9 @@ impl Pages {
     /// Notes what the page that begins at a position will take.
     fn announce(&self, at: usize, chunk: &Chunk, start: u64) -> parquet::errors::Result<()> {
         let (head, length) = self.head(start)?;
+        if head.has_lengths() && !chunk.has_lengths {
+            return Err(ParquetError::General(format!("the page at {start} is encoded in a way that its column is not")));
+        }
         let mut bytes = head.uncompressed;
         if head.kind != DICTIONARY_PAGE {
             // Lengths that are stored as differences are computed for all values of a page at once.
@@ -315,6 +362,11 @@ impl Head {
         (5..=7).contains(&self.encoding)
     }
 
+    /// As [`has_lengths`].
+    fn has_lengths(&self) -> bool {
+        self.kind != DICTIONARY_PAGE && (6..=7).contains(&self.encoding)
+    }
+
     /// Reads a header in Thrift's compact protocol, and how many bytes it has; `None` if it is not whole.
     /// (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>)
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
@@ -332,6 +384,11 @@ impl Head {
         })?;
         Some((head, bytes.len() - thrift.rest.len()))
     }
+}
+
+/// Whether values are stored with their lengths before them, as differences.
+fn has_lengths(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY)
 }
 
 /// How deep the values of a header may nest. Its statistics are two levels deep.
@@ -359,6 +416,35 @@ impl Thrift<'_> {
             }
         }
         None
+    }
+
+    /// Goes over numbers that are stored as differences (`DELTA_BINARY_PACKED`); `None` if there are more than `most`, or not as many as they say.
+    /// (<https://parquet.apache.org/docs/file-format/data-pages/encodings/>)
+    fn differences(&mut self, most: u64) -> Option<()> {
+        let (block, parts, count, _) = (self.varint()?, self.varint()?, self.varint()?, self.varint()?);
+        if count > most || parts == 0 || block == 0 || !block.is_multiple_of(parts) {
+            return None;
+        }
+        let in_part = block / parts;
+        // The first number is in the header.
+        let mut left = count.saturating_sub(1);
+        while left > 0 {
+            self.varint()?;
+            let widths = self.rest.get(..usize::try_from(parts).ok()?)?;
+            self.skip(parts)?;
+            for width in widths {
+                if left == 0 {
+                    break;
+                }
+                // The last part may be cut where its numbers end.
+                let bytes = u64::from(*width).checked_mul(in_part)?.div_ceil(8);
+                let there = self.rest.len() as u64;
+                let needed = u64::from(*width).checked_mul(left.min(in_part))?.div_ceil(8);
+                self.skip(if there < bytes && there >= needed { there } else { bytes })?;
+                left -= left.min(in_part);
+            }
+        }
+        Some(())
     }
 
     fn skip(&mut self, bytes: u64) -> Option<()> {

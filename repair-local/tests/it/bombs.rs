@@ -14,9 +14,9 @@ use arrow::datatypes::{DataType, Int32Type};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use repair_core::lake::{Layer, ReadLake};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterVersion};
+use repair_core::lake::{Layer, ReadLake, ScanRequest};
 use repair_core::model::{Format, Table};
 use repair_local::LocalLake;
 
@@ -130,6 +130,36 @@ fn long_values_of_a_small_file_are_read_one_by_one_and_what_is_too_long_is_refus
             }
         }
         assert!(peak_mb < MOST_MB + 300, "{peak_mb} MB");
+    }
+}
+
+/// Lengths that are stored as differences are looked at before they are decoded, however pages are written.
+#[test]
+fn lengths_that_are_differences_are_understood() {
+    let properties = || WriterProperties::builder().set_dictionary_enabled(false).set_data_page_row_count_limit(700);
+    for encoding in [Encoding::DELTA_BYTE_ARRAY, Encoding::DELTA_LENGTH_BYTE_ARRAY] {
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            for compression in [Compression::UNCOMPRESSED, Compression::SNAPPY] {
+                for rows in [1, 2, 33, 129, 1_000] {
+                    let world = World::new();
+                    let notes: StringArray = (0..rows)
+                        .map(|row| (row % 7 != 3).then(|| format!("a note of row {}{}", row * row, "x".repeat(row % 50))))
+                        .collect();
+                    let bytes: usize = notes.iter().flatten().map(str::len).sum();
+                    let properties =
+                        properties().set_column_encoding("note".into(), encoding).set_writer_version(version).set_compression(compression);
+                    write(&world.root().join("bars/a.parquet"), &noted(Arc::new(notes)), properties.build());
+                    let table = Table::new("bars", Format::Parquet, "ts").with_key(["symbol"]);
+                    let scan = ScanRequest::new(Layer::Raw).with_columns(vec!["note".to_owned()]);
+                    let read = runtime().block_on(async { collect(world.lake.scan(&table, &scan).await?).await });
+                    let read = read.unwrap_or_else(|error| panic!("{encoding} {version:?} {compression} {rows}: {}", error.full()));
+                    let texts = read.iter().map(|batch| batch.column_by_name("note").unwrap().as_string::<i32>());
+                    let found: Vec<usize> =
+                        texts.flat_map(|texts| texts.iter().map(|text| text.map_or(0, str::len)).collect::<Vec<_>>()).collect();
+                    assert_eq!((found.len(), found.iter().sum::<usize>()), (rows, bytes), "{encoding} {version:?} {compression} {rows}");
+                }
+            }
+        }
     }
 }
 
