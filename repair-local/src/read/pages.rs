@@ -231,6 +231,8 @@ impl Pages {
     fn check_lengths(&self, column: &ColumnChunkMetaData, rows: i64) -> parquet::errors::Result<()> {
         let mut reader = SerializedPageReader::new(Arc::new(self.clone()), column, usize::try_from(rows).unwrap_or(0), None)?;
         while let Some(page) = reader.get_next_page()? {
+            // Each page is looked at alone, and not kept.
+            self.batch_ended();
             let (encoding, values) = (page.encoding(), u64::from(page.num_values()));
             let levels = match &page {
                 _ if !has_lengths(encoding) => continue,
@@ -248,6 +250,10 @@ impl Pages {
                 }
             };
             let rest = levels.and_then(|levels| page.buffer().get(usize::try_from(levels).ok()?..)).unwrap_or_default();
+            // Nothing at all says no number. Whether it is right, the decoder knows.
+            if rest.is_empty() {
+                continue;
+            }
             let mut thrift = Thrift { rest };
             // Of values with a common beginning, there are the lengths of that, and of the rest.
             for _ in 0..if encoding == Encoding::DELTA_BYTE_ARRAY { 2 } else { 1 } {
