@@ -2,6 +2,8 @@
 //!
 //! Pure; [`super::table`] decides which of them a query needs.
 
+use std::fmt::Write as _;
+
 use jiff::civil::DateTime;
 use jiff::{Span, Timestamp};
 
@@ -84,11 +86,12 @@ fn dates(range: &str, format: &str, interval: Option<&str>, unit: Option<&str>, 
     let mut values: Vec<String> = Vec::new();
     let mut at = first;
     let mut count = 0_i64;
+    let pieces = pieces(format);
     while at <= last {
         if values.len() >= MAX_VALUES {
             return Err(format!("projects more than {MAX_VALUES} values"));
         }
-        let value = format_date(at, format);
+        let value = write_date(at, &pieces);
         if values.last() != Some(&value) {
             values.push(value);
         }
@@ -148,10 +151,10 @@ fn pieces(format: &str) -> Vec<(Option<char>, String)> {
     pieces
 }
 
-/// Writes a date in a Java format, such as `yyyy/MM/dd`.
-pub(crate) fn format_date(at: DateTime, format: &str) -> String {
-    let mut written = String::new();
-    for (letter, text) in pieces(format) {
+/// Writes a date in the pieces of a Java format, such as `yyyy/MM/dd`.
+fn write_date(at: DateTime, pieces: &[(Option<char>, String)]) -> String {
+    let mut written = String::with_capacity(16);
+    for (letter, text) in pieces {
         let width = text.len();
         let number = match letter {
             Some('y' | 'u') if width == 2 => i64::from(at.year() % 100),
@@ -163,11 +166,12 @@ pub(crate) fn format_date(at: DateTime, format: &str) -> String {
             Some('s') => i64::from(at.second()),
             Some('S') => i64::from(at.subsec_nanosecond()) / 10_i64.pow(9_u32.saturating_sub(u32::try_from(width).unwrap_or(9))),
             _ => {
-                written.push_str(&text);
+                written.push_str(text);
                 continue;
             }
         };
-        written.push_str(&format!("{number:0width$}"));
+        // A `String` takes all that is written to it.
+        let _ = write!(written, "{number:0width$}");
     }
     written
 }

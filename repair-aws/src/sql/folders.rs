@@ -215,16 +215,19 @@ impl Folders {
             Error::invalid(format!("a time of {us} µs since 1970 has no partition: partitions are named for the years 0 to 9999"))
         };
         let at = |us: i64| Timestamp::from_microsecond(us).map(|at| floor(self.unit, self.zone.local(at))).map_err(|_| refuse(us));
-        let (reach_us, more) = match self.slack {
-            Some(Slack::Seconds(seconds)) => (i64::from(seconds) * SECOND_US, 0),
+        let (reach_us, before, after) = match self.slack {
+            Some(Slack::Seconds(seconds)) => (i64::from(seconds) * SECOND_US, 0, 0),
             // Where a clock skips an hour, the folder before the next one is not there.
-            Some(_) if self.unit == PartitionUnit::Hour && !self.zone.is_utc() => (0, 2),
-            Some(_) => (0, 1),
-            None => (0, 0),
+            Some(_) if self.unit == PartitionUnit::Hour && !self.zone.is_utc() => (0, 2, 2),
+            Some(_) => (0, 1, 1),
+            None if self.zone.is_utc() => (0, 0, 0),
+            // A folder named for a time that the clock skips may hold rows of the time after it. Clocks skip two hours at most (Troll), or a day (Samoa).
+            None if self.unit == PartitionUnit::Hour => (0, 2, 0),
+            None => (0, 1, 0),
         };
         let (from_us, last_us) = (bounds.from_us, bounds.to_us.saturating_sub(1));
-        let first = later(self.unit, at(from_us.saturating_sub(reach_us))?, -more)?;
-        let last = later(self.unit, at(last_us.saturating_add(reach_us))?, more)?;
+        let first = later(self.unit, at(from_us.saturating_sub(reach_us))?, -before)?;
+        let last = later(self.unit, at(last_us.saturating_add(reach_us))?, after)?;
         if self.lookback_us == 0 {
             return Ok((first, last));
         }

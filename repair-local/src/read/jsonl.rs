@@ -325,12 +325,7 @@ const NOT_AN_OBJECT: &str = "is not one JSON object with the table's columns; co
 /// null.
 pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
     let mut flat = Flat::of(&Arc::new(types.clone()));
-    // Arrow would round whole numbers among fractions.
-    let as_text = |field: &Arc<Field>| match field.data_type() {
-        DataType::Float64 => Field::new(field.name(), DataType::Utf8, true),
-        _ => field.as_ref().clone(),
-    };
-    let schema: SchemaRef = Arc::new(Schema::new(types.fields().iter().map(as_text).collect::<Vec<_>>()));
+    let schema: SchemaRef = Arc::new(Schema::new(types.fields().iter().map(with_numbers_as_text).collect::<Vec<_>>()));
     let mut decoder = build(&schema)?;
     let mut chunks = Chunks::open(table, file)?;
     while let Some(mut chunk) = chunks.next(file)? {
@@ -361,6 +356,18 @@ pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut J
         }
     }
     Ok(Usage { bytes_scanned: file.bytes, ..Usage::default() })
+}
+
+/// A column as it is decoded. Its numbers, also those within it, are parsed by us: Arrow would round whole numbers among fractions, and cut
+/// fractions off among whole numbers.
+fn with_numbers_as_text(field: &Arc<Field>) -> Field {
+    let kind = match field.data_type() {
+        DataType::Float64 | DataType::Int64 => DataType::Utf8,
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(with_numbers_as_text).collect()),
+        DataType::List(item) => DataType::List(Arc::new(with_numbers_as_text(item))),
+        other => other.clone(),
+    };
+    Field::new(field.name(), kind, true)
 }
 
 fn build(schema: &SchemaRef) -> Result<Decoder> {

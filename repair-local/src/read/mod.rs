@@ -20,7 +20,9 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
+use ::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray, new_null_array,
+};
 use ::arrow::compute::{cast, filter_record_batch, is_null, nullif};
 use ::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use repair_core::lake::partition::TimeBounds;
@@ -415,6 +417,9 @@ fn key(table: &Table, name: &str, column: &ArrayRef, reject: text::Reject<'_>) -
 
 /// The values of a column in the table's type.
 fn value(table: &Table, name: &str, column: &ArrayRef, target: &DataType, reject: text::Reject<'_>) -> Result<ArrayRef> {
+    if let Some(nested) = nested(table, name, column, target, reject)? {
+        return Ok(nested);
+    }
     let is_text = shape::is_text(column.data_type());
     if is_text && (!shape::is_text(target) || table.nulls_of(name).next().is_some()) {
         let parsed = text::values(table, name, &as_text(column)?, target, reject)?;
@@ -427,6 +432,37 @@ fn value(table: &Table, name: &str, column: &ArrayRef, target: &DataType, reject
              write the column with one type in all files"
         );
         Error::invalid(why).because(error)
+    })
+}
+
+/// The values of a column of records or lists, each of their fields and items in the table's type; `None` if it is of neither.
+fn nested(table: &Table, name: &str, column: &ArrayRef, target: &DataType, reject: text::Reject<'_>) -> Result<Option<ArrayRef>> {
+    if column.data_type() == target {
+        return Ok(None);
+    }
+    Ok(match target {
+        DataType::Struct(fields) => {
+            let Some(records) = column.as_struct_opt() else { return Ok(None) };
+            let mut columns = Vec::with_capacity(fields.len());
+            for field in fields {
+                columns.push(match records.column_by_name(field.name()) {
+                    Some(values) => value(table, &format!("{name}.{}", field.name()), values, field.data_type(), reject)?,
+                    None => new_null_array(field.data_type(), records.len()),
+                });
+            }
+            Some(Arc::new(StructArray::try_new(fields.clone(), columns, records.nulls().cloned())?))
+        }
+        DataType::List(item) => {
+            let Some(lists) = column.as_list_opt::<i32>() else { return Ok(None) };
+            let offsets = lists.offsets();
+            let mut reject_item = |at: usize, why: String| {
+                let row = offsets.partition_point(|end| usize::try_from(*end).is_ok_and(|end| end <= at));
+                reject(row.saturating_sub(1), why)
+            };
+            let items = value(table, name, lists.values(), item.data_type(), &mut reject_item)?;
+            Some(Arc::new(ListArray::try_new(item.clone(), offsets.clone(), items, lists.nulls().cloned())?))
+        }
+        _ => None,
     })
 }
 

@@ -58,6 +58,8 @@ struct Chunk {
     is_nested: bool,
     /// Whether pages may hold lengths as differences: [`Pages::check_lengths`] has looked at these.
     has_lengths: bool,
+    /// The fewest bits that a value of its dictionary takes in the file.
+    least_bits: u64,
     /// The longest value of its dictionary.
     longest: u64,
 }
@@ -153,6 +155,7 @@ impl Pages {
                     is_gzip: matches!(column.compression(), Compression::GZIP(_)),
                     is_nested: described.max_rep_level() > 0,
                     has_lengths: column.encodings().any(has_lengths),
+                    least_bits: least_bits(described.physical_type(), described.type_length()),
                     longest: 0,
                 });
             }
@@ -291,6 +294,13 @@ impl Pages {
             return Err(ParquetError::General(format!("the page at {start} is encoded in a way that its column is not")));
         }
         let mut bytes = head.uncompressed;
+        // Its decoder makes room for so many values before it reads one, and a program without memory is ended.
+        if head.kind == DICTIONARY_PAGE && head.values.saturating_mul(chunk.least_bits) > head.uncompressed.saturating_mul(8) {
+            return Err(ParquetError::General(format!(
+                "the dictionary of column `{}` does not have the {} values that it says it has",
+                chunk.name, head.values
+            )));
+        }
         if head.kind != DICTIONARY_PAGE {
             // Lengths that are stored as differences are computed for all values of a page at once.
             let a_value = if chunk.is_nested { NESTED_VALUE + chunk.longest } else { 8 * u64::from(head.is_delta()) };
@@ -332,6 +342,19 @@ impl Pages {
             return Ok(());
         }
         Err(ParquetError::General("the pages take too much memory".to_owned()))
+    }
+}
+
+/// The fewest bits of a value in a dictionary, where all are written one after the other.
+/// (<https://parquet.apache.org/docs/file-format/data-pages/encodings/>)
+fn least_bits(kind: Physical, length: i32) -> u64 {
+    8 * match kind {
+        Physical::BOOLEAN => return 1,
+        // A text has its length before it.
+        Physical::INT32 | Physical::FLOAT | Physical::BYTE_ARRAY => 4,
+        Physical::INT64 | Physical::DOUBLE => 8,
+        Physical::INT96 => 12,
+        Physical::FIXED_LEN_BYTE_ARRAY => u64::try_from(length).unwrap_or(0),
     }
 }
 
@@ -490,7 +513,12 @@ impl Thrift<'_> {
             }
             3 => self.skip(1)?,
             4..=6 => {
-                let value = unzigzag(self.varint()?);
+                let value = self.varint()?;
+                // The decoder would cut what is longer than its type, and see another number.
+                if kind < 6 && value > u64::from(if kind == 4 { u32::from(u16::MAX) } else { u32::MAX }) {
+                    return None;
+                }
+                let value = unzigzag(value);
                 if report {
                     // A number below zero is refused by the decoder.
                     found(ids.0, ids.1, u64::try_from(value).unwrap_or(0));
@@ -547,9 +575,11 @@ mod tests {
         for end in 0..header.len() {
             assert_eq!(Head::parse(&header[..end]), None, "{end}");
         }
-        // Numbers without end, texts longer than memory, structs within structs.
+        // Numbers without end or longer than their type, texts longer than memory, structs within structs.
         for bad in [
-            &[0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..],
+            &[0x15, 0x00, 0x15, 0xc8, 0x01, 0x15, 0xeb, 0xea, 0xea, 0xea, 0xea, 0x04, 0x00][..],
+            &[0x14, 0x80, 0x80, 0x04, 0x00],
+            &[0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
             &[0x18, 0xff, 0xff, 0xff, 0xff, 0x7f],
             &[0x1c; 100],
         ] {

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::io::Write;
 
 use crate::common::*;
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Int64Type};
 use proptest::prelude::*;
 use repair_core::lake::{Layer, ReadLake, ScanRequest, shape};
 use repair_core::model::{BadRowLimit, Cadence, ColumnRule, ColumnType, Csv, Encoding, Format, Interval, OnBadRow, Table, TimeReading};
@@ -252,6 +254,46 @@ fn a_column_whose_shapes_are_mixed_stops_only_those_who_name_it() {
     let by_path = table.with_column("a", rule("meta.a")).with_column("b", rule("meta.b"));
     assert_eq!(scan(&["a"], &by_path).unwrap()[0].num_rows(), 3);
     assert!(scan(&["b"], &by_path).unwrap_err().message().contains("column `b` is a list in line 1"));
+}
+
+/// Within a record or a list, by its path or as a whole, a number is what is written, or its row is refused.
+#[test]
+fn numbers_within_records_and_lists_are_read_exactly_or_refused() {
+    let line = |minute: usize, value: &str| {
+        let ts = format!("2024-03-{:02}T{:02}:{:02}:00Z", 4 + minute / 1_440, minute / 60 % 24, minute % 60);
+        format!("{{\"symbol\": \"A\", \"ts\": \"{ts}\", \"m\": {{\"v\": {value}, \"l\": [{value}, null]}}}}\n")
+    };
+    let scan = |lines: &str, table: &Table, column: &str| {
+        let world = World::new();
+        world.write("t/a.jsonl", lines.as_bytes());
+        let request = ScanRequest::new(Layer::Raw).with_columns(vec![column.to_owned()]);
+        block_on(async {
+            use futures::TryStreamExt;
+            world.lake.scan(table, &request).await?.try_collect::<Vec<_>>().await
+        })
+    };
+    let by_path = |path: &str| jsonl().with_column("x", ColumnRule::default().at_path(path));
+    let fractions = |value: &str| format!("{}{}{}", line(0, "0.5"), line(1, "9007199254740992"), line(2, value));
+    let read = scan(&fractions("-1e3"), &by_path("m.v"), "x").unwrap();
+    let values = read[0].column_by_name("x").unwrap().as_primitive::<Float64Type>();
+    assert_eq!(values.values().as_ref(), [0.5, 9_007_199_254_740_992.0, -1_000.0]);
+    // Types are sought in the first 50,000 rows.
+    let whole =
+        |value: &str| format!("{}{}", (0..60_000).map(|row| line(row % 1_440, "9007199254740993")).collect::<String>(), line(1_440, value));
+    let read = scan(&whole("7"), &by_path("m.v"), "x").unwrap();
+    let values: Vec<i64> =
+        read.iter().flat_map(|batch| batch.column_by_name("x").unwrap().as_primitive::<Int64Type>().values().to_vec()).collect();
+    assert_eq!((values.len(), values[0], values[60_000]), (60_001, 9_007_199_254_740_993, 7));
+    for (lines, of_line) in [(fractions("9007199254740993"), 3), (whole("1.5"), 60_001)] {
+        for (table, column) in [(by_path("m.v"), "x"), (by_path("m.l"), "x"), (jsonl(), "m")] {
+            let refused = scan(&lines, &table, column).unwrap_err();
+            assert!(refused.message().contains(&format!("line {of_line}")), "{column}: {refused}");
+        }
+    }
+    let world = World::new();
+    world.write("t/a.jsonl", whole("7").as_bytes());
+    let schema = described(&world, &jsonl());
+    assert!(schema.field_with_name("m").unwrap().data_type().to_string().contains("Int64"), "{schema}");
 }
 
 #[test]

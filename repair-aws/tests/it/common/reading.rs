@@ -273,6 +273,27 @@ pub async fn times_in_the_path(world: &World) {
             }
         }
     }
+    // An hour that the clock skips is the one after it, also when only that is asked for, and the hours are partitions.
+    world
+        .define(&format!(
+            "CREATE EXTERNAL TABLE `{DATABASE}`.`skipped_hours` (store string, sold double) PARTITIONED BY (`of` string) STORED AS PARQUET \
+             LOCATION 's3://{BUCKET}/lake/skipped_hours/'"
+        ))
+        .await;
+    let mut reading = TimeReading::default().with_zone(zone("Europe/Berlin")).with_skipped(Skipped::Shift);
+    reading.form = TimeForm::Path("of=%Y%m%d%H".parse().unwrap());
+    let skipped = Table::new("skipped_hours", Format::Parquet, "hour").with_key(["store"]).with_time(reading).with_cadence(Cadence::HOUR);
+    for hour in ["2024033101", "2024033102", "2024033104"] {
+        let place = format!("s3://{BUCKET}/lake/skipped_hours/of={hour}/");
+        world.define(&format!("ALTER TABLE `{DATABASE}`.`skipped_hours` ADD PARTITION (`of` = '{hour}') LOCATION '{place}'")).await;
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("store", Arc::new(StringArray::from(vec!["s1"]))), ("sold", Arc::new(Float64Array::from(vec![1.0])))];
+        world.put(&format!("lake/skipped_hours/of={hour}/a.parquet"), parquet(&RecordBatch::try_from_iter(columns).unwrap()));
+    }
+    for (hour, count) in [(0, 1), (1, 1), (2, 1), (3, 0)] {
+        let (from, to) = (format!("2024-03-31T0{hour}:00:00Z"), format!("2024-03-31T0{}:00:00Z", hour + 1));
+        assert_eq!(present(&look(world, &skipped, &["s1"], &from, &to).await.unwrap()), count, "{from}");
+    }
     // The column of the folders is the time, and not in the files.
     world
         .define(&format!(
