@@ -397,14 +397,22 @@ fn error(error: DataFusionError) -> Error {
     if let Some(ours) = of_ours(&error) {
         return Error::new(ours.kind(), ours.full());
     }
-    // The engine takes some mistakes of a query for its own.
-    let message = error.to_string();
-    let said =
-        ["\nThis issue was likely caused by a bug", "\nThis was likely caused by a bug"].iter().filter_map(|text| message.find(text)).min();
-    Error::invalid(format!(
-        "the SQL could not be run: {}",
-        message.get(..said.unwrap_or(message.len())).unwrap_or(&message).trim_end_matches(['.', ' '])
-    ))
+    Error::invalid(format!("the SQL could not be run: {}", tidy(&error.to_string())))
+}
+
+/// What the engine says about a mistake in a query, without what it says about itself.
+fn tidy(message: &str) -> String {
+    // The engine takes some mistakes of a query for its own, and lists what else it could do.
+    let ends = ["\nThis issue was likely caused by a bug", "\nThis was likely caused by a bug", "\n\tCandidate functions:"];
+    let end = ends.iter().filter_map(|text| message.find(text)).min().unwrap_or(message.len());
+    let mut said = message[..end].replace("Error during planning: ", "").replace("Internal error: ", "").replace('\n', " ");
+    // Each way to call a function has an error of its own; all say what it was given.
+    if let Some((function, errors)) = said.split_once(" failed to match any signature, errors: ")
+        && let Some((received, _)) = errors.split_once("but received ").and_then(|(_, rest)| rest.split_once(')'))
+    {
+        said = format!("{function} does not take {received}); write a CAST, or declare the type of the column");
+    }
+    said.trim_end_matches(['.', ' ']).to_owned()
 }
 
 fn external(error: Error) -> DataFusionError {

@@ -111,6 +111,40 @@ fn minute_bars_of_an_exchange_get_its_calendar_and_are_filled_from_a_source() {
     assert_eq!((code, &report["steps"]["fill"]["output"]["repaired"]), (0, &world.dropped.into()), "{report}");
 }
 
+/// Whichever way a table counts the hours of a day, the days and the gaps are those that are there.
+#[test]
+fn hours_in_a_column_of_their_own_are_read_with_their_date() {
+    for (name, date, columns, first, format, marks) in [
+        ("from_0", "2024-03-0D", "Date,Hour,Load", 0, "%Y-%m-%d %H", ""),
+        ("to_24", "0D.03.2024", "Datum,Stunde,Last", 1, "%d.%m.%Y %H", "marks: end"),
+    ] {
+        let world = World::new();
+        let mut text = format!("{columns}\n");
+        let missing = [(4, 7), (5, 0), (6, 23), (7, 12), (7, 13)];
+        for (day, hour) in (4..=9).flat_map(|day| (0..24).map(move |hour| (day, hour))).filter(|slot| !missing.contains(slot)) {
+            let date = date.replace('D', &day.to_string());
+            writeln!(text, "{date},{},{}.5", hour + first, 4_000 + day * 100 + hour).unwrap();
+        }
+        folder(&world, name, &[("a.csv", &text)]);
+        let (_, written, plan) = init(&world, &[&format!("lake/{name}")], name);
+        assert!(written.contains(&format!("format: \"{format}\"")) && written.contains(marks), "{written}");
+        let counts = &plan["looks"][0]["counts"];
+        assert_eq!((&counts["expected"], &counts["missing"]), (&Value::from(144), &Value::from(missing.len())), "{name}: {plan}");
+    }
+}
+
+/// A header that names two columns alike is no row of values.
+#[test]
+fn columns_of_one_name_get_names_of_their_own() {
+    let world = World::new();
+    let rows: String = (0..24).map(|hour| format!("2024-03-04T{hour:02}:00:00Z,{hour}.5,{}\n", hour * 2)).collect();
+    folder(&world, "twice", &[("a.csv", &format!("ts,v,v\n{rows}")), ("b.csv", &format!("ts,v,v\n{}", rows.replace("03-04", "03-05")))]);
+    let (_, written, plan) = init(&world, &["lake/twice"], "twice");
+    assert!(written.contains("skip_lines: 1, header: false, names: [ts, v, v_2]"), "{written}");
+    let counts = &plan["looks"][0]["counts"];
+    assert_eq!((&counts["expected"], &counts["missing"]), (&Value::from(48), &Value::from(0)), "{plan}");
+}
+
 #[test]
 fn what_is_refused_says_what_to_do() {
     let world = World::new();

@@ -58,6 +58,12 @@ impl SlotStart {
         self.time_s == 0
     }
 
+    /// An example of where slots of a cadence may begin, other than where they do by themselves; `None` if they are too short for one.
+    pub(crate) fn example(cadence: Cadence) -> Option<Self> {
+        let mut all = ["04-01", "15", "sun 17:00", "17:00", ":51", ":02"].into_iter().filter_map(|text| text.parse().ok());
+        all.find(|start: &Self| start.check(cadence).is_ok())
+    }
+
     /// Whether it can be where the slots of a cadence begin.
     pub(super) fn check(self, cadence: Cadence) -> Result<()> {
         let Self { month, day, weekday, time_s } = self;
@@ -179,6 +185,16 @@ mod tests {
         for bad in ["", "30", "24:00", ":60", "17", "17:0a", "someday", "13-01", "02-30", "sun :30", "1 2", "17:00 sun", "+1:00", "-1"] {
             let read = bad.parse::<SlotStart>();
             assert!(read.is_err() || bad == "17", "{bad}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn an_example_fits_its_cadence() {
+        for (cadence, example) in
+            [("1y", "04-01"), ("1mo", "15"), ("1w", "sun 17:00"), ("1d", "17:00"), ("1h", ":51"), ("5m", ":02"), ("1m", ""), ("1s", "")]
+        {
+            let found = SlotStart::example(cadence.parse().unwrap()).map_or_else(String::new, |start| start.to_string());
+            assert_eq!(found, example, "{cadence}");
         }
     }
 }

@@ -142,7 +142,8 @@ impl FromStr for Zone {
                 return None;
             }
             let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-            let seconds = (minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))?;
+            // No clock was ever farther from UTC than 15:57 (Manila, before 1844).
+            let seconds = (minutes < 60 && hours < 16).then_some(sign * (hours * 3_600 + minutes * 60))?;
             Some(TimeZone::fixed(Offset::from_seconds(seconds).ok()?))
         };
         let zone =
@@ -247,7 +248,7 @@ mod tests {
         for good in ["Europe/Berlin", "America/New_York", "UTC", "+02:00", "-09:30", "Asia/Kathmandu"] {
             assert_eq!(good.parse::<Zone>().unwrap().to_string(), good);
         }
-        for bad in ["Mars/Olympus", "", "+2", "CEST?", "+25:99", "+02:60"] {
+        for bad in ["Mars/Olympus", "", "+2", "CEST?", "+25:99", "+02:60", "+16:00", "-25:00"] {
             assert!(bad.parse::<Zone>().is_err(), "{bad}");
         }
         assert!("+00:00".parse::<Zone>().unwrap().is_utc());

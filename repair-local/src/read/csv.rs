@@ -374,6 +374,9 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
 /// What a message adds if a column is missing: that the file seems to have another delimiter, or that the name is in it twice.
 pub(super) fn hint(table: &Table, file: &DataFile, column: &str) -> Option<String> {
     let records = Records::open(table, file).ok()?;
+    if records.names.iter().any(|name| name.contains('\0')) {
+        return Some("every other byte is zero, so it looks like UTF-16; add `csv: { encoding: utf16le }` (or `utf16be`)".to_owned());
+    }
     if records.names.iter().filter(|name| *name == column).count() > 1 {
         return Some(format!("the header names `{column}` twice; rename one"));
     }

@@ -146,6 +146,7 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
                     all.add_fields(line, &object);
                 }
                 _ if keeps => {}
+                _ if rows == 0 && begins_a_list(bytes) => return Err(Error::invalid(format!("line {line}: {A_LIST}"))),
                 Ok(_) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}"))),
                 Err(error) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}")).because(error)),
             }
@@ -317,6 +318,13 @@ fn without_nulls(table: &Table, fields: &mut Map<String, Value>) {
             *value = Value::Null;
         }
     }
+}
+
+const A_LIST: &str = "the file is one list of JSON, and it is read as one object on each line; write it so, for example by `jq -c '.[]'`";
+
+/// Whether a line begins a list of JSON, as a file that is one as a whole.
+fn begins_a_list(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(b"[")
 }
 
 const NOT_AN_OBJECT: &str = "is not one JSON object with the table's columns; correct the line, or restore the file";

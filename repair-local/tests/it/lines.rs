@@ -296,6 +296,25 @@ fn numbers_within_records_and_lists_are_read_exactly_or_refused() {
     assert!(schema.field_with_name("m").unwrap().data_type().to_string().contains("Int64"), "{schema}");
 }
 
+/// A whole file of another form is named for what it is.
+#[test]
+fn a_file_of_another_form_says_how_to_write_or_declare_it() {
+    let refusal = |table: &Table, file: &str, bytes: &[u8]| {
+        let world = World::new();
+        world.write(&format!("t/{file}"), bytes);
+        block_on(world.lake.describe(table)).unwrap_err().message().to_owned()
+    };
+    let csv = Table::new("t", Format::Csv, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE);
+    let utf16: Vec<u8> = "symbol,ts,v\nA,2024-03-04T00:00:00Z,1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let said = refusal(&csv, "a.csv", &utf16);
+    assert!(said.contains("looks like UTF-16; add `csv: { encoding: utf16le }`"), "{said}");
+    let list = "[{\"symbol\": \"A\", \"ts\": \"2024-03-04T00:00:00Z\", \"v\": 1},\n {\"symbol\": \"A\"}]\n";
+    for list in [list.to_owned(), list.replace(['\n', ' '], ""), format!("\n [\n{}", &list[1..])] {
+        let said = refusal(&jsonl(), "a.jsonl", list.as_bytes());
+        assert!(said.contains("the file is one list of JSON") && said.contains("jq -c '.[]'"), "{list}: {said}");
+    }
+}
+
 #[test]
 fn a_word_among_numbers_of_one_file_is_named_by_its_line() {
     let mixed = |table: &Table, file: &str, bytes: &[u8]| {

@@ -123,6 +123,19 @@ async fn only_reading_is_allowed_and_errors_keep_their_kind() {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}: {error}");
     }
     assert_eq!(before, tree(world.root()));
+    let said = async |sql: &str| {
+        let error = world.lake.query(&repair_core::lake::Query::new(&tables, sql)).await.err().unwrap_or_else(|| panic!("{sql}"));
+        error.message().to_owned()
+    };
+    assert_eq!(
+        said("SELECT sum(symbol) FROM bars").await,
+        "the SQL could not be run: Function 'sum' does not take String (DataType: Utf8); write a CAST, or declare the type of the column"
+    );
+    let abs = said("SELECT abs(symbol) FROM bars").await;
+    assert!(
+        abs.starts_with("the SQL could not be run: Function 'abs' expects Numeric but received String.") && !abs.contains('\n'),
+        "{abs}"
+    );
     world.write("bars/date=2018-04-04/bad.parquet", "nonsense");
     let error = world.lake.query(&repair_core::lake::Query::new(&tables, "SELECT count(*) FROM bars")).await.err().unwrap();
     assert!(error.full().contains("bad.parquet"), "{}", error.full());

@@ -123,6 +123,19 @@ fn header(csv: &mut Csv, by_file: &[Vec<String>], guesses: &mut Vec<Guess>) {
         return;
     }
     csv.header = false;
+    if names == first.len() && second < names {
+        csv.skip_lines += 1;
+        let mut taken = BTreeSet::new();
+        for name in &first {
+            let name = name.trim().trim_matches('"');
+            let numbered = (2..).map(|nth| format!("{name}_{nth}"));
+            let own = std::iter::once(name.to_owned()).chain(numbered).find(|own| !taken.contains(own)).unwrap_or_default();
+            taken.insert(own.clone());
+            csv.names.push(own);
+        }
+        guesses.push(Guess::new("names", csv.names.join(", "), "the first line has a name twice", Sure::Likely));
+        return;
+    }
     csv.names = (1..=first.len()).map(|nth| format!("column{nth}")).collect();
     guesses.push(Guess::new(
         "header",

@@ -375,7 +375,10 @@ impl Look {
         let paths: Vec<&[String]> = sample.paths().collect();
         let partition = folders::guess(&paths, &names, &mut guesses).filter(|_| !is_dates || is_text || is_typed);
         let days_zone = cadence.as_ref().and_then(|cadence| cadence.zone.clone()).unwrap_or_else(|| of_times.clone());
-        let Some(days) = series::days_seen(&instants, &days_zone) else {
+        // Where times are the ends of slots, their beginnings say in which day and hour they are.
+        let slot_us = cadence.as_ref().filter(|_| time.is_end).map_or(0, |cadence| cadence.seconds * 1_000_000);
+        let begins: Vec<Option<i64>> = instants.iter().map(|at| at.map(|us| us - slot_us)).collect();
+        let Some(days) = series::days_seen(&begins, &days_zone) else {
             return Err(named(Error::invalid("no time could be read")));
         };
         let sure = if is_whole { Sure::Sure } else { Sure::Likely };
@@ -418,7 +421,7 @@ impl Look {
             identity: None,
         };
         if let Some(cadence) = &cadence {
-            picture.calendar = series::calendar(&instants, cadence, &of_times, &mut guesses);
+            picture.calendar = series::calendar(&begins, cadence, &of_times, &mut guesses);
             picture.doubled = series::doubled(&columns, &instants, &key_of);
             if let Some(doubled) = picture.doubled.filter(|doubled| !doubled.are_same && 4 * doubled.rows > rows_read) {
                 return Err(named(Error::invalid(format!(

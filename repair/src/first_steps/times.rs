@@ -26,6 +26,9 @@ const OWN: [&str; 8] = ["time", "ts", "date", "stamp", "day", "month", "week", "
 const OTHER: [&str; 14] =
     ["updat", "modif", "load", "insert", "receiv", "ingest", "close_time", "end", "expir", "until", "import", "process", "deliver", "ship"];
 
+/// Parts of names of columns that hold hours of the day.
+const HOURS: [&str; 5] = ["hour", "stunde", "heure", "hora", "uur"];
+
 /// Zones whose changes of the clock are looked for, the most common of each rule first.
 pub(super) const ZONES: [&str; 16] = [
     "Europe/Berlin",
@@ -56,6 +59,8 @@ pub(super) struct TimeGuess {
     pub(super) form: TimeForm,
     /// The time of each row as it is written.
     pub(super) stamps: Vec<Option<Stamp>>,
+    /// Whether each time is where its slot ends, as hours from 1 to 24 are.
+    pub(super) is_end: bool,
 }
 
 fn has_part(name: &str, parts: &[&str]) -> bool {
@@ -179,7 +184,8 @@ pub(super) fn guess(columns: &[Column], day_first: bool, guesses: &mut Vec<Guess
     let rank = |one: &Candidate<'_>| (!has_part(&one.column.name, &OTHER), one.has_clock, one.distinct, has_part(&one.column.name, &OWN));
     let best = candidates.iter().enumerate().max_by_key(|(at, one)| (rank(one), std::cmp::Reverse(*at)))?.1;
     if !best.has_clock
-        && let Some(joined) = with_clock(columns, best.column, day_first, guesses)
+        && let Some(joined) =
+            with_clock(columns, best.column, day_first, guesses).or_else(|| with_hour(columns, best.column, &best.form, guesses))
     {
         return Some(joined);
     }
@@ -193,7 +199,7 @@ pub(super) fn guess(columns: &[Column], day_first: bool, guesses: &mut Vec<Guess
     };
     guesses.push(Guess::new("time", &best.column.name, why, sure));
     say_form(&best.form, best.column.is_time(), best.is_open, &best.stamps, guesses);
-    Some(TimeGuess { columns: vec![best.column.name.clone()], form: best.form.clone(), stamps: best.stamps.clone() })
+    Some(TimeGuess { columns: vec![best.column.name.clone()], form: best.form.clone(), stamps: best.stamps.clone(), is_end: false })
 }
 
 fn say_form(form: &TimeForm, is_typed: bool, is_open: bool, stamps: &[Option<Stamp>], guesses: &mut Vec<Guess>) {
@@ -237,7 +243,36 @@ fn with_clock(columns: &[Column], date: &Column, day_first: bool, guesses: &mut 
         let names = format!("{}, {}", date.name, clock.name);
         guesses.push(Guess::new("time", names, "one column holds dates, and the other times of day", Sure::Likely));
         say_form(&form, false, is_open, &stamps, guesses);
-        return Some(TimeGuess { columns: vec![date.name.clone(), clock.name.clone()], form, stamps });
+        return Some(TimeGuess { columns: vec![date.name.clone(), clock.name.clone()], form, stamps, is_end: false });
+    }
+    None
+}
+
+/// A column of dates, with one of the hours of the day, from 0 to 23 or from 1 to 24.
+fn with_hour(columns: &[Column], date: &Column, form: &TimeForm, guesses: &mut Vec<Guess>) -> Option<TimeGuess> {
+    let pattern = match form {
+        TimeForm::Pattern(pattern) => pattern.as_str(),
+        TimeForm::Iso if date.kind.is_none() => "%Y-%m-%d",
+        _ => return None,
+    };
+    let form = TimeForm::Pattern(format!("{pattern} %H"));
+    for hour in columns.iter().filter(|column| column.name != date.name && has_part(&column.name, &HOURS)) {
+        let numbers: Option<BTreeSet<u8>> = hour.present().map(|text| text.parse().ok().filter(|hour| *hour <= 24)).collect();
+        let Some(numbers) = numbers.filter(|numbers| numbers.len() > 1) else { continue };
+        // Hours that are counted from 1 to 24 are named for their end.
+        let is_end = numbers.contains(&24) && !numbers.contains(&0);
+        let stamp_of = |row: usize| stamp(&form, &format!("{} {}", date.at(row)?, hour.at(row)?));
+        let stamps: Vec<Option<Stamp>> = (0..date.values.len()).map(stamp_of).collect();
+        if stamps.iter().flatten().count() * 10 < stamps.len() * 9 {
+            continue;
+        }
+        let names = format!("{}, {}", date.name, hour.name);
+        guesses.push(Guess::new("time", names, "one column holds dates, and the other hours of the day", Sure::Likely));
+        say_form(&form, false, false, &stamps, guesses);
+        if is_end {
+            guesses.push(Guess::new("marks", "end", "the hours go from 1 to 24, so each is named for its end", Sure::Likely));
+        }
+        return Some(TimeGuess { columns: vec![date.name.clone(), hour.name.clone()], form, stamps, is_end });
     }
     None
 }

@@ -138,6 +138,9 @@ fn time_of(picture: &Picture) -> String {
             parts.push("skipped: shift".to_owned());
         }
     }
+    if picture.time.is_end {
+        parts.push("marks: end".to_owned());
+    }
     format!("time: {{ {} }}", parts.join(", "))
 }
 

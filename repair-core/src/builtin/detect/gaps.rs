@@ -21,7 +21,7 @@ use crate::lake::{Layer, PresenceRequest, ScanRequest};
 use crate::model::Usage;
 use crate::model::{
     Cadence, Counts, DefectKind, ExpectedSlots, Findings, GapList, Key, KeyPresence, OtherKeys, Quarantine, Rows, Runs, Scope, Seen,
-    SlotGrid, SlotRange, SlotSet, Table, TablePresence, TimeMark, within as bits_within,
+    SlotGrid, SlotRange, SlotSet, SlotStart, Table, TablePresence, TimeMark, within as bits_within,
 };
 use crate::plugin::{Detector, GapSink, Registry, Sensor, StepContext};
 
@@ -606,17 +606,20 @@ pub(crate) fn check_alignment(table: &Table, off: u64, all: u64, so: &str) -> Re
         0 => "exactly".to_owned(),
         seconds => format!("within {seconds} s"),
     };
+    let where_slots_begin = SlotStart::example(grid.cadence()).map_or_else(String::new, |at| {
+        let at = at.to_string();
+        let at = if at.contains(':') { format!("\"{at}\"") } else { at };
+        format!("where slots begin, e.g. `cadence: {{ every: {}, at: {at} }}`, ", grid.cadence())
+    });
     Err(Error::blind(format!(
         "{off} of {all} rows of table `{}` have a time that is not {near} where {} slots {}, and `misaligned` allows {limit}; such rows belong to no \
-         slot, and {so}. Write where slots begin, e.g. `cadence: {{ every: {}, at: \":51\" }}`, a `tolerance`, the right `marks` or `zone`, or a \
-         larger `misaligned`",
+         slot, and {so}. Write {where_slots_begin}a `tolerance`, the right `marks` or `zone`, or a larger `misaligned`",
         table.name,
         grid.cadence(),
         match grid.marks() {
             TimeMark::Start => "begin",
             TimeMark::End => "end",
         },
-        grid.cadence(),
     )))
 }
 
