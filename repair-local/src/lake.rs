@@ -25,7 +25,7 @@ use repair_core::lake::{
     RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Interval, SlotRange, Table, TablePresence};
+use repair_core::model::{Format, Interval, SlotRange, Table, TablePresence};
 use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Hint, Result};
 use tokio::sync::Semaphore;
@@ -57,7 +57,8 @@ const FRESH_LISTINGS: u32 = 10;
 
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
-/// Every call looks at the files again, so it sees rows that have arrived.
+/// Every call looks at the files again, so it sees rows that have arrived. What a small file of text holds is believed for a short time, if its size,
+/// its number in the file system and its times are still the same, and it was not written in the seconds before it was read.
 ///
 /// - Every file below a table's location is read, is ignored by its name (`_…`, `.…`, or `ignore`), or is an error.
 /// - A row in the folder of another time is used, and counted as misplaced, if it is no farther away than the table's slack; otherwise it is
@@ -175,7 +176,8 @@ impl Inner {
     /// The columns of files, as each has them.
     pub(crate) fn columns(&self, table: &Table, files: &[DataFile]) -> Result<Vec<SchemaRef>> {
         // What a file's columns are depends on how the table says that it is written.
-        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)));
+        let places = (table.format == Format::Csv).then_some((&table.key, &table.time));
+        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table), places));
         let mut hasher = DefaultHasher::new();
         written.hash(&mut hasher);
         let number = hasher.finish();

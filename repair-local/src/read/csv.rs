@@ -351,7 +351,7 @@ pub(super) fn columns_of_texts(table: &Table, files: &[(&DataFile, Option<Held>)
     files.iter().map(|file| columns(file)).collect()
 }
 
-/// The columns, with the types of their first rows; of type null if those hold nothing.
+/// The columns, with the types of their first rows; of type null if those hold nothing, and text if they are keys or the time.
 pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let mut records = Records::open(table, file)?;
     Typer::of(table, &records).columns(table, file, &mut records)
@@ -361,29 +361,48 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
 #[derive(Default)]
 struct Typer<'a> {
     usable: Vec<usize>,
-    /// Of each of these, what stands for no value.
-    nulls: Vec<Vec<&'a str>>,
-    values: Vec<Last>,
+    /// Those of them whose types matter. Keys and times are read as text, whatever they look like.
+    of_values: Vec<OfValues<'a>>,
     /// The columns of the last file without anything special, by their types.
     last: Option<(Vec<DataType>, SchemaRef)>,
+}
+
+/// A column whose type is found by its values.
+struct OfValues<'a> {
+    /// Its number among those that are usable, and in the file.
+    number: usize,
+    at: usize,
+    /// What stands for no value.
+    nulls: Vec<&'a str>,
+    last: Last,
+}
+
+/// Whether a column of a file is a key or the time of the table, and nothing else.
+fn is_place(table: &Table, name: &str) -> bool {
+    let is_of_other = || table.columns.values().any(|rule| rule.path.as_deref() == Some(name));
+    (name == table.time || table.key.iter().any(|key| key == name)) && !is_of_other()
 }
 
 impl<'a> Typer<'a> {
     fn of(table: &'a Table, records: &Records) -> Self {
         let usable = usable(&records.names);
-        let nulls = usable.iter().map(|&at| table.nulls_of(&records.names[at]).collect()).collect();
-        let values = usable.iter().map(|_| Last::default()).collect();
-        Self { usable, nulls, values, last: None }
+        let numbered = usable.iter().copied().enumerate().filter(|(_, at)| !is_place(table, &records.names[*at]));
+        let of_values = |(number, at): (usize, usize)| {
+            let nulls = table.nulls_of(&records.names[at]).collect();
+            OfValues { number, at, nulls, last: Last::default() }
+        };
+        Self { of_values: numbered.map(of_values).collect(), usable, last: None }
     }
 
     fn columns(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<SchemaRef> {
         let (inferred, rows) = self.infer(table, file, records)?;
         let is_usual = rows < INFER_ROWS && inferred.iter().all(|kind| kind.mixed().is_none());
-        let kinds: Vec<DataType> = inferred.iter().map(Inferred::data_type).collect();
+        let mut kinds = vec![DataType::Utf8; self.usable.len()];
+        self.of_values.iter().zip(&inferred).for_each(|(column, inferred)| kinds[column.number] = inferred.data_type());
         if let Some((_, columns)) = self.last.as_ref().filter(|(known, _)| is_usual && *known == kinds) {
             return Ok(columns.clone());
         }
-        let columns = self.described(table, file, records, &inferred, rows)?;
+        let columns = self.described(table, file, records, (&inferred, &kinds), rows)?;
         if is_usual {
             self.last = Some((kinds, columns.clone()));
         }
@@ -392,16 +411,16 @@ impl<'a> Typer<'a> {
 
     /// What the first rows hold, and how many they are.
     fn infer(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
-        let Self { usable, nulls, values, .. } = self;
-        let mut inferred: Vec<Inferred> = usable.iter().map(|_| Inferred::default()).collect();
+        let of_values = &mut self.of_values;
+        let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
         while rows < INFER_ROWS && records.next(file)? {
             if records.odd().is_some() {
                 continue;
             }
-            for (((kind, nulls), last), &at) in inferred.iter_mut().zip(&*nulls).zip(&mut *values).zip(&*usable) {
+            for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {
                 // Text in another encoding is reported when it is used.
-                let value = std::str::from_utf8(records.field(at)).unwrap_or("\u{fffd}");
+                let value = std::str::from_utf8(records.field(*at)).unwrap_or("\u{fffd}");
                 if !value.is_empty() && !nulls.contains(&value) {
                     kind.add_known(value, last.value(value, &table.csv), records.offset());
                 }
@@ -411,10 +430,16 @@ impl<'a> Typer<'a> {
         Ok((inferred, rows))
     }
 
-    fn described(&self, table: &Table, file: &DataFile, records: &Records, inferred: &[Inferred], rows: usize) -> Result<SchemaRef> {
-        let usable = &self.usable;
+    fn described(
+        &self,
+        table: &Table,
+        file: &DataFile,
+        records: &Records,
+        (inferred, kinds): (&[Inferred], &[DataType]),
+        rows: usize,
+    ) -> Result<SchemaRef> {
         let mut mixed = Vec::new();
-        for (&at, kind) in usable.iter().zip(inferred) {
+        for (&OfValues { at, .. }, kind) in self.of_values.iter().zip(inferred) {
             let Some([number, word]) = kind.mixed() else { continue };
             // In order, since they are looked up in one pass.
             let found = lines(table, file, &[number.min(word), number.max(word)]);
@@ -427,7 +452,7 @@ impl<'a> Typer<'a> {
             mixed.push(LeftOut { column: records.names[at].clone(), types, files, also: None });
         }
         let fields: Vec<Field> =
-            usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
+            self.usable.iter().zip(kinds).map(|(&at, kind)| Field::new(&records.names[at], kind.clone(), true)).collect();
         let columns = shape::of_file(fields, &twice(table, &records.names), &mixed)?;
         Ok(Arc::new(if rows < INFER_ROWS { columns } else { shape::of_first_rows(columns) }))
     }
