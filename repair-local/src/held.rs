@@ -241,7 +241,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(held(&small, &first), [Some(b"one".to_vec()), None, None]);
         }
-        assert_eq!(watch.take(Act::Open), [path.clone()]);
+        assert_eq!(watch.take(Act::Open), std::slice::from_ref(&path));
         // Of the same size.
         rewrite(&path, "two");
         assert_eq!(held(&small, &list(&root))[0], Some(b"two".to_vec()));

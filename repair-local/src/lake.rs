@@ -135,6 +135,16 @@ impl Whole {
     }
 }
 
+/// The columns of a file that were read.
+struct ToKeep {
+    /// The number of the file.
+    at: usize,
+    /// Whether it was seen that the file that was read is the one that was listed.
+    is_listed: bool,
+    /// How they are written; `None` if they cannot be kept.
+    head: Option<Arc<[u8]>>,
+}
+
 /// The columns of files, by how the tables say that these are written.
 #[derive(Debug, Default)]
 struct Columns {
@@ -210,7 +220,7 @@ impl Inner {
         let files_to_read: Vec<&DataFile> = to_read.iter().map(|at| &files[*at]).collect();
         let (parts, small) = (scan::parts(&files_to_read), self.small());
         let read = threads::map_parallel(&parts, |part| read::columns_of_each(table, part, &small))?;
-        let mut new: Vec<(usize, bool, Option<Arc<[u8]>>)> = Vec::new();
+        let mut new: Vec<ToKeep> = Vec::new();
         let mut last: Option<(SchemaRef, Option<Arc<[u8]>>)> = None;
         for (at, (schema, is_listed)) in to_read.into_iter().zip(read.into_iter().flatten()) {
             let schema = self.remember(&files[at], number, &schema);
@@ -220,14 +230,14 @@ impl Inner {
                     Some(known) => last.insert(known),
                     None => last.insert((schema.clone(), kept::head_of(&schema).map(Arc::from))),
                 };
-                new.push((at, is_listed, head.clone()));
+                new.push(ToKeep { at, is_listed, head: head.clone() });
             }
             columns[at] = Some(schema);
         }
         if let Some(kept) = kept.filter(|_| !new.is_empty()) {
             let new = threads::map_parallel(&new.chunks(NEW_TOGETHER).collect::<Vec<_>>(), |new| {
                 let mut places = kept.places();
-                let entry = |(at, is_listed, head): &(usize, bool, Option<Arc<[u8]>>)| {
+                let entry = |ToKeep { at, is_listed, head }: &ToKeep| {
                     Kept::new_entry(&mut places, &files[*at], *is_listed, self.settles, head.clone()?, Vec::new())
                 };
                 Ok(new.iter().map(entry).collect::<Vec<_>>())
@@ -235,7 +245,11 @@ impl Inner {
             let mut of_packs: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
             new.into_iter().flatten().flatten().for_each(|(pack, new)| of_packs.entry(pack).or_default().push(new));
             if !of_packs.is_empty() {
-                of_packs.into_iter().for_each(|(pack, new)| kept.add(pack, new));
+                let of_packs: Vec<_> = of_packs.into_iter().map(|(pack, new)| (pack, Mutex::new(new))).collect();
+                threads::map_parallel(&of_packs, |(pack, new)| {
+                    kept.add(*pack, std::mem::take(&mut *new.lock().unwrap_or_else(PoisonError::into_inner)));
+                    Ok(())
+                })?;
                 kept.evict();
             }
         }

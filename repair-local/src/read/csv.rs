@@ -340,7 +340,7 @@ impl<'a> Series<'a> {
 pub(super) fn columns_of_texts(table: &Table, files: &[(&DataFile, Option<Held>)]) -> Vec<Option<SchemaRef>> {
     let mut series = Series::new(table);
     let mut typer = Typer::default();
-    let mut columns = |(file, text): &(&DataFile, Option<Held>)| {
+    let columns = |(file, text): &(&DataFile, Option<Held>)| {
         let (records, is_other) = series.go_to(file, text.as_ref()?.as_ref())?;
         if is_other {
             typer = Typer::of(table, records);
@@ -348,7 +348,7 @@ pub(super) fn columns_of_texts(table: &Table, files: &[(&DataFile, Option<Held>)
         // What is wrong with a file is said when it is read by itself.
         typer.columns(table, file, records).ok()
     };
-    files.iter().map(|file| columns(file)).collect()
+    files.iter().map(columns).collect()
 }
 
 /// The columns, with the types of their first rows; of type null if those hold nothing, and text if they are keys or the time.
