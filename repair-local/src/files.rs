@@ -1,11 +1,12 @@
 //! Files: finding them, opening them, and writing them whole or not at all. This module knows nothing of columns.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use glob::{MatchOptions, Pattern};
 use repair_core::lake::partition::TimeBounds;
@@ -13,6 +14,7 @@ use repair_core::model::Format;
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::disk::{self, Act};
+use crate::held::Held;
 use crate::stamp::Stamp;
 use crate::threads;
 
@@ -89,12 +91,32 @@ pub(crate) struct DataFile {
     pub(crate) is_ours: bool,
     /// When it was last written, as it was listed.
     pub(crate) stamp: Stamp,
+    /// A time before it was listed.
+    pub(crate) listed: SystemTime,
+    /// What it holds, for whoever has read it already; it is not opened then.
+    pub(crate) held: Option<Held>,
 }
 
 impl DataFile {
     /// What the path says about a column.
     pub(crate) fn path_value(&self, column: &str) -> Option<&str> {
         self.values.iter().rev().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
+    }
+
+    /// The same, with what it holds.
+    pub(crate) fn with(&self, held: &Held) -> Self {
+        Self { held: Some(held.clone()), ..self.clone() }
+    }
+
+    /// Whether every write after it was listed changes its stamp.
+    pub(crate) fn is_settled(&self, settles: Duration) -> bool {
+        self.stamp.is_settled(self.listed, settles)
+    }
+
+    /// Whether its path says the same as that of another file, but for their own names.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let is_same_folder = Arc::ptr_eq(&self.folders, &other.folders) && Arc::ptr_eq(&self.values, &other.values);
+        is_same_folder && (self.span, self.reach, self.time_us) == (other.span, other.reach, other.time_us)
     }
 
     /// About how many rows of text it has, and no more than `most`: for so many there is room at first.
@@ -181,6 +203,7 @@ pub(crate) fn list(path: &Path, listed: &Listed<'_>) -> Result<Option<Vec<DataFi
 /// # Errors
 /// As [`list`], for what is not skipped.
 pub(crate) fn find(path: &Path, listed: &Listed<'_>, skip: Option<Skip<'_>>) -> Result<Option<Found>> {
+    let begun = SystemTime::now();
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -188,7 +211,8 @@ pub(crate) fn find(path: &Path, listed: &Listed<'_>, skip: Option<Skip<'_>>) -> 
     };
     let found = Found { files: Vec::new(), folders: Vec::new() };
     let (folders, values) = (Arc::default(), Arc::default());
-    let mut walk = Walk { root: path, listed, skip, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), folders, values, found };
+    let mut walk =
+        Walk { root: path, listed, skip, begun, ignore: Vec::new(), names: Vec::new(), hive: Vec::new(), folders, values, found };
     for glob in listed.ignore {
         walk.ignore.push(Pattern::new(glob).map_err(|error| Error::invalid(format!("`{glob}` under `ignore` is not a glob: {error}")))?);
     }
@@ -260,9 +284,11 @@ fn unread_compression(format: Format, name: &str) -> Option<&'static str> {
 /// and too early for the one that has its rows. If that goes on, somebody publishes, which no listing has to see.
 const MOST_LISTINGS: usize = 5;
 
-fn entries_of(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+/// What is in a folder, with its names.
+fn entries_of(folder: &Path) -> Result<Vec<(OsString, fs::DirEntry)>> {
     disk::note(Act::List, folder);
-    fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| io_error(error, "list", folder))
+    let named = |entry: io::Result<fs::DirEntry>| entry.map(|entry| (entry.file_name(), entry));
+    fs::read_dir(folder).and_then(|entries| entries.map(named).collect()).map_err(|error| io_error(error, "list", folder))
 }
 
 /// So many folders are listed on several threads.
@@ -282,6 +308,8 @@ struct Walk<'a> {
     root: &'a Path,
     listed: &'a Listed<'a>,
     skip: Option<Skip<'a>>,
+    /// A time before anything was listed.
+    begun: SystemTime,
     ignore: Vec<Pattern>,
     names: Vec<String>,
     hive: Vec<(String, String)>,
@@ -301,8 +329,9 @@ impl Walk<'_> {
         }
         let (folders, values, is_ours) = (self.folders.clone(), self.values.clone(), self.listed.are_ours);
         let (Kind { compression, has_ending }, bytes, stamp) = (kind, metadata.len(), Stamp::of(metadata));
-        let (span, reach, time_us) = (None, None, None);
-        self.found.files.push(DataFile { path, bytes, compression, has_ending, folders, values, span, reach, time_us, is_ours, stamp });
+        let (span, reach, time_us, listed, held) = (None, None, None, self.begun, None);
+        let file = DataFile { path, bytes, compression, has_ending, folders, values, span, reach, time_us, is_ours, stamp, listed, held };
+        self.found.files.push(file);
     }
 
     fn folder(&mut self, folder: &Path, stamp: Stamp, depth: usize) -> Result<()> {
@@ -319,11 +348,10 @@ impl Walk<'_> {
             (stamp, entries) = (Stamp::of(&now), entries_of(folder)?);
         }
         self.found.folders.push((folder.to_owned(), stamp));
-        entries.sort_by_cached_key(fs::DirEntry::file_name);
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut below = Vec::new();
-        let looked_at = entries.into_iter().try_for_each(|entry| {
-            let path = entry.path();
-            let name = entry.file_name();
+        let looked_at = entries.into_iter().try_for_each(|(name, entry)| {
+            let path = folder.join(&name);
             let Some(name) = name.to_str() else {
                 let help = "a name is not UTF-8; rename it, or begin it with `_` if it is not data";
                 return Err(Error::invalid(help).on("path", path.display()));
@@ -348,7 +376,8 @@ impl Walk<'_> {
             let found = Found { files: Vec::new(), folders: Vec::new() };
             let (folders, values) = (names.as_slice().into(), hive.as_slice().into());
             let (ignore, names, hive) = (self.ignore.clone(), names.clone(), hive.clone());
-            let mut walk = Walk { root: self.root, listed: self.listed, skip: self.skip, ignore, names, hive, folders, values, found };
+            let (root, listed, skip, begun) = (self.root, self.listed, self.skip, self.begun);
+            let mut walk = Walk { root, listed, skip, begun, ignore, names, hive, folders, values, found };
             walk.folder(path, *stamp, depth + 1)?;
             Ok(walk.found)
         };

@@ -33,8 +33,9 @@ const MAGIC: &[u8; 8] = b"repkept1";
 /// The beginning of a pack: the magic, its identity, the length of its index, and the check of all that and the index.
 const HEAD_BYTES: usize = 8 + 32 + 8 + 32;
 
-/// Files of a folder share packs, so that many small files need few of them; with several packs, a new file makes only one be written again.
-const PACKS_OF_FOLDER: u8 = 16;
+/// Files of a folder share packs, so that many small files need few of them: to make one takes as long as to read some ten small files. With
+/// several packs, a new file makes only one be written again.
+const PACKS_OF_FOLDER: u8 = 4;
 
 /// A file of this size has a pack of its own, since what is kept of it may be as large as that of thousands of small ones.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -114,7 +115,7 @@ struct Part {
 pub(crate) struct New {
     folder: PathBuf,
     file: Named,
-    head: Vec<u8>,
+    head: Arc<[u8]>,
     parts: Vec<Option<Vec<u8>>>,
 }
 
@@ -155,27 +156,9 @@ impl Kept {
         Self { large_alone: false, ..self }
     }
 
-    /// The pack of a file, and its name there; `None` if nothing can be kept of it.
-    fn place_of(&self, file: &DataFile) -> Option<(PackId, Named)> {
-        let stamp = file.stamp.to_bytes()?;
-        let name = file.path.file_name()?.to_str()?;
-        let folder = file.path.parent()?;
-        let folder = folder.strip_prefix(&self.root).unwrap_or(folder);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.reading.as_bytes()).update(&(folder.as_os_str().len() as u64).to_le_bytes());
-        hasher.update(folder.as_os_str().as_encoded_bytes());
-        if self.large_alone && file.bytes >= LARGE_BYTES {
-            hasher.update(&[1]).update(name.as_bytes());
-        } else {
-            let first = blake3::hash(name.as_bytes()).as_bytes()[0];
-            hasher.update(&[0, first % PACKS_OF_FOLDER]);
-        }
-        Some((PackId(*hasher.finalize().as_bytes()), Named { name: name.to_owned(), stamp, facts: facts_of(file) }))
-    }
-
-    /// The pack of a file.
-    pub(crate) fn pack_of(&self, file: &DataFile) -> Option<PackId> {
-        self.place_of(file).map(|(pack, _)| pack)
+    /// Finds the places of files.
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places { kept: self, last: None }
     }
 
     fn path(&self, pack: PackId) -> PathBuf {
@@ -184,7 +167,8 @@ impl Kept {
 
     /// What is kept of each of some files.
     pub(crate) fn find(&self, files: &[&DataFile]) -> Vec<Option<Entry>> {
-        let places: Vec<_> = files.iter().map(|file| self.place_of(file)).collect();
+        let mut places = self.places();
+        let places: Vec<_> = files.iter().map(|file| places.of(file)).collect();
         let mut wanted: BTreeMap<PackId, HashSet<&Named>> = BTreeMap::new();
         for (pack, named) in places.iter().flatten() {
             wanted.entry(*pack).or_default().insert(named);
@@ -247,19 +231,21 @@ impl Kept {
         Some(parsed.into_iter().map(|(head, file, parts)| Entry { head, file: Arc::new(file), pack: pack.clone(), parts }).collect())
     }
 
-    /// What is to be kept of a file that was read after it was listed at `begun`, and in which pack; `None` if it cannot be, or has changed meanwhile.
+    /// What is to be kept of a file that was read after it was listed, and in which pack; `None` if it cannot be, or has changed meanwhile. Whoever
+    /// has seen that the file that was read is the one that was listed, says so.
     pub(crate) fn new_entry(
-        &self,
+        places: &mut Places<'_>,
         file: &DataFile,
-        (begun, settles): (SystemTime, Duration),
-        head: Vec<u8>,
+        is_listed: bool,
+        settles: Duration,
+        head: Arc<[u8]>,
         parts: Vec<Option<Vec<u8>>>,
     ) -> Option<(PackId, New)> {
-        if !file.stamp.is_settled(begun, settles) || parts.iter().flatten().any(|part| part.len() > MAX_PART_BYTES) {
+        if !file.is_settled(settles) || parts.iter().flatten().any(|part| part.len() > MAX_PART_BYTES) {
             return None;
         }
-        let now = Stamp::of(&fs::metadata(&file.path).ok()?);
-        let (pack, named) = self.place_of(file).filter(|_| now == file.stamp)?;
+        let is_same = is_listed || Stamp::of(&fs::metadata(&file.path).ok()?) == file.stamp;
+        let (pack, named) = places.of(file).filter(|_| is_same)?;
         Some((pack, New { folder: file.path.parent()?.to_owned(), file: named, head, parts }))
     }
 
@@ -300,7 +286,7 @@ impl Kept {
                 })
             };
             let parts = parts.into_iter().enumerate().map(checked).collect();
-            entries.insert(file.name.clone(), ToWrite { file, head: head.into(), parts });
+            entries.insert(file.name.clone(), ToWrite { file, head, parts });
         }
         for (name, entry) in of_old {
             let now = fs::metadata(folder.join(&name)).ok().and_then(|metadata| Stamp::of(&metadata).to_bytes());
@@ -313,6 +299,8 @@ impl Kept {
         }
         drop(before);
         let mut heads: Vec<&[u8]> = entries.values().map(|entry| &*entry.head).collect();
+        // Most are the same, also by where they are.
+        heads.dedup_by(|next, last| std::ptr::eq(*next, *last));
         heads.sort_unstable();
         heads.dedup();
         let mut index = Vec::new();
@@ -383,6 +371,63 @@ impl Kept {
                 bytes -= size;
             }
         }
+    }
+}
+
+/// Finds the packs of files. Those of a folder mostly follow each other, and share some.
+pub(crate) struct Places<'a> {
+    kept: &'a Kept,
+    last: Option<OfFolder>,
+}
+
+/// The packs of a folder.
+struct OfFolder {
+    folder: PathBuf,
+    /// What the identities of its packs begin with.
+    begin: blake3::Hasher,
+    /// Those that its small files share, as far as they were asked for.
+    shared: [Option<PackId>; PACKS_OF_FOLDER as usize],
+}
+
+impl Places<'_> {
+    /// The pack of a file, and its name there; `None` if nothing can be kept of it.
+    fn of(&mut self, file: &DataFile) -> Option<(PackId, Named)> {
+        let stamp = file.stamp.to_bytes()?;
+        let (pack, name) = self.pack_and_name(file)?;
+        Some((pack, Named { name: name.to_owned(), stamp, facts: facts_of(file) }))
+    }
+
+    /// The pack of a file; `None` if nothing can be kept of it.
+    pub(crate) fn pack_of(&mut self, file: &DataFile) -> Option<PackId> {
+        file.stamp.to_bytes()?;
+        self.pack_and_name(file).map(|(pack, _)| pack)
+    }
+
+    fn pack_and_name<'b>(&mut self, file: &'b DataFile) -> Option<(PackId, &'b str)> {
+        let name = file.path.file_name()?.to_str()?;
+        let folder = file.path.parent()?;
+        let last = self.last.take().filter(|last| last.folder.as_os_str() == folder.as_os_str());
+        let OfFolder { begin, shared, .. } = self.last.insert(match last {
+            Some(last) => last,
+            None => {
+                let below = folder.strip_prefix(&self.kept.root).unwrap_or(folder).as_os_str();
+                let mut begin = blake3::Hasher::new();
+                begin.update(self.kept.reading.as_bytes()).update(&(below.len() as u64).to_le_bytes());
+                begin.update(below.as_encoded_bytes());
+                OfFolder { folder: folder.to_owned(), begin, shared: Default::default() }
+            }
+        });
+        let id = |more: &[&[u8]]| {
+            let mut hasher = begin.clone();
+            more.iter().for_each(|more| _ = hasher.update(more));
+            PackId(*hasher.finalize().as_bytes())
+        };
+        if self.kept.large_alone && file.bytes >= LARGE_BYTES {
+            return Some((id(&[&[1], name.as_bytes()]), name));
+        }
+        let number = blake3::hash(name.as_bytes()).as_bytes()[0] % PACKS_OF_FOLDER;
+        let shared = shared.get_mut(usize::from(number))?;
+        Some((*shared.get_or_insert_with(|| id(&[&[0, number]])), name))
     }
 }
 

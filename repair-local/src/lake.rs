@@ -25,12 +25,13 @@ use repair_core::lake::{
     RowCountRequest, RowCounts, ScanRequest, StageRequest, StageScope, Staged, StateCheck, name,
 };
 use repair_core::model::Usage;
-use repair_core::model::{Interval, SlotRange, Table, TablePresence};
+use repair_core::model::{Format, Interval, SlotRange, Table, TablePresence};
 use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Hint, Result};
 use tokio::sync::Semaphore;
 
 use crate::files::{self, DataFile, Folder, Found};
+use crate::held::Small;
 use crate::kept::{Kept, New, PackId};
 use crate::query::QueryEngine;
 use crate::stage::{self, Scope};
@@ -45,6 +46,9 @@ const MAX_REMEMBERED: usize = 400_000;
 /// Otherwise, thousands of units would list all files of the table thousands of times.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// What is to be kept of so many files is made together.
+const NEW_TOGETHER: usize = 256;
+
 /// A table whose files have more kinds of columns is always listed as a whole.
 const MOST_KINDS: usize = 1_000;
 
@@ -53,7 +57,8 @@ const FRESH_LISTINGS: u32 = 10;
 
 /// Tables of files in a folder: Parquet, CSV and JSON lines. Cheap to clone.
 ///
-/// Every call looks at the files again, so it sees rows that have arrived.
+/// Every call looks at the files again, so it sees rows that have arrived. What a small file of text holds is believed for a short time, if its size,
+/// its number in the file system and its times are still the same, and it was not written in the seconds before it was read.
 ///
 /// - Every file below a table's location is read, is ignored by its name (`_…`, `.…`, or `ignore`), or is an error.
 /// - A row in the folder of another time is used, and counted as misplaced, if it is no farther away than the table's slack; otherwise it is
@@ -91,6 +96,7 @@ pub(crate) struct Inner {
     /// For how long a listing is fresh at least.
     pub(crate) fresh: Duration,
     wholes: Mutex<HashMap<Table, Arc<Whole>>>,
+    small: Small,
     /// Of several who need a table as a whole at once, one lists it.
     listing: Mutex<()>,
     /// Who encodes a unit to be staged has one of these.
@@ -129,6 +135,16 @@ impl Whole {
     }
 }
 
+/// The columns of a file that were read.
+struct ToKeep {
+    /// The number of the file.
+    at: usize,
+    /// Whether it was seen that the file that was read is the one that was listed.
+    is_listed: bool,
+    /// How they are written; `None` if they cannot be kept.
+    head: Option<Arc<[u8]>>,
+}
+
 /// The columns of files, by how the tables say that these are written.
 #[derive(Debug, Default)]
 struct Columns {
@@ -156,15 +172,22 @@ impl Inner {
             last: Mutex::new(Arc::new(Schema::empty())),
             fresh: FRESH,
             wholes: Mutex::default(),
+            small: Small::new(stamp::SETTLES),
             listing: Mutex::default(),
             encoding: Semaphore::new(threads::workers()),
         }
     }
 
+    /// The small files that were read a short time ago.
+    pub(crate) fn small(&self) -> Small {
+        self.small.settling(self.settles)
+    }
+
     /// The columns of files, as each has them.
     pub(crate) fn columns(&self, table: &Table, files: &[DataFile]) -> Result<Vec<SchemaRef>> {
         // What a file's columns are depends on how the table says that it is written.
-        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table)));
+        let places = (table.format == Format::Csv).then_some((&table.key, &table.time));
+        let written = format!("{:?}", (table.format, &table.csv, &table.nulls, &table.columns, read::quarantines(table), places));
         let mut hasher = DefaultHasher::new();
         written.hash(&mut hasher);
         let number = hasher.finish();
@@ -180,7 +203,6 @@ impl Inner {
         if to_find.is_empty() {
             return Ok(columns.into_iter().flatten().collect());
         }
-        let begun = SystemTime::now();
         let kept = Kept::of(self, "columns", written.as_bytes()).map(Kept::small);
         if let Some(kept) = &kept {
             let mut last: Option<(Arc<[u8]>, SchemaRef)> = None;
@@ -195,30 +217,39 @@ impl Inner {
             }
         }
         let to_read = unknown(&columns);
-        let read = threads::map_parallel(&to_read, |at| read::columns(table, &files[*at]))?;
-        let mut new: Vec<(usize, Arc<Option<Vec<u8>>>)> = Vec::new();
-        let mut last: Option<(SchemaRef, Arc<Option<Vec<u8>>>)> = None;
-        for (at, schema) in to_read.into_iter().zip(read) {
+        let files_to_read: Vec<&DataFile> = to_read.iter().map(|at| &files[*at]).collect();
+        let (parts, small) = (scan::parts(&files_to_read), self.small());
+        let read = threads::map_parallel(&parts, |part| read::columns_of_each(table, part, &small))?;
+        let mut new: Vec<ToKeep> = Vec::new();
+        let mut last: Option<(SchemaRef, Option<Arc<[u8]>>)> = None;
+        for (at, (schema, is_listed)) in to_read.into_iter().zip(read.into_iter().flatten()) {
             let schema = self.remember(&files[at], number, &schema);
             if kept.is_some() {
                 // Most files have the same columns.
                 let (_, head) = match last.take().filter(|(known, _)| Arc::ptr_eq(known, &schema)) {
                     Some(known) => last.insert(known),
-                    None => last.insert((schema.clone(), Arc::new(kept::head_of(&schema)))),
+                    None => last.insert((schema.clone(), kept::head_of(&schema).map(Arc::from))),
                 };
-                new.push((at, head.clone()));
+                new.push(ToKeep { at, is_listed, head: head.clone() });
             }
             columns[at] = Some(schema);
         }
         if let Some(kept) = kept.filter(|_| !new.is_empty()) {
-            let new = threads::map_parallel(&new, |(at, head)| {
-                let head = head.as_ref().clone();
-                Ok(head.and_then(|head| kept.new_entry(&files[*at], (begun, self.settles), head, Vec::new())))
+            let new = threads::map_parallel(&new.chunks(NEW_TOGETHER).collect::<Vec<_>>(), |new| {
+                let mut places = kept.places();
+                let entry = |ToKeep { at, is_listed, head }: &ToKeep| {
+                    Kept::new_entry(&mut places, &files[*at], *is_listed, self.settles, head.clone()?, Vec::new())
+                };
+                Ok(new.iter().map(entry).collect::<Vec<_>>())
             })?;
             let mut of_packs: BTreeMap<PackId, Vec<New>> = BTreeMap::new();
-            new.into_iter().flatten().for_each(|(pack, new)| of_packs.entry(pack).or_default().push(new));
+            new.into_iter().flatten().flatten().for_each(|(pack, new)| of_packs.entry(pack).or_default().push(new));
             if !of_packs.is_empty() {
-                of_packs.into_iter().for_each(|(pack, new)| kept.add(pack, new));
+                let of_packs: Vec<_> = of_packs.into_iter().map(|(pack, new)| (pack, Mutex::new(new))).collect();
+                threads::map_parallel(&of_packs, |(pack, new)| {
+                    kept.add(*pack, std::mem::take(&mut *new.lock().unwrap_or_else(PoisonError::into_inner)));
+                    Ok(())
+                })?;
                 kept.evict();
             }
         }
@@ -228,7 +259,7 @@ impl Inner {
     /// Remembers the columns of a file. Most files of a table are alike and share one description, which is returned.
     fn remember(&self, file: &DataFile, number: u64, columns: &SchemaRef) -> SchemaRef {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != *columns {
+        if !Arc::ptr_eq(&last, columns) && *last != *columns {
             last.clone_from(columns);
         }
         let columns = last.clone();

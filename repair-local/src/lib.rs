@@ -28,6 +28,7 @@ mod compact;
 mod disk;
 mod extent;
 mod files;
+mod held;
 mod journal;
 mod kept;
 mod lake;

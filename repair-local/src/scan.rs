@@ -14,10 +14,11 @@ use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Result};
 
 use crate::files::DataFile;
+use crate::held::Small;
 use crate::lake::Inner;
 use crate::owner;
 use crate::place::{self, Place};
-use crate::read::{self, Sink, Tally};
+use crate::read::{self, Joined, Next, Sink, Tally, Together};
 use crate::threads::{self, stream_of};
 use crate::view;
 use repair_core::lake::partition::TimeBounds;
@@ -44,6 +45,7 @@ pub(crate) struct Scan {
     with_files: bool,
     /// Counts the bytes that it reads, if nobody else does.
     meter: Option<Meter>,
+    small: Small,
 }
 
 impl Scan {
@@ -113,7 +115,8 @@ impl Scan {
         // Of no keys, there is nothing to read.
         let files = if keys.is_some_and(<[Key]>::is_empty) { Vec::new() } else { place::prune(files, &bounds) };
         let keys = keys.map(|keys| keys.iter().cloned().collect());
-        Ok(Self { table: table.clone(), place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false, meter: None })
+        let (table, small) = (table.clone(), lake.small());
+        Ok(Self { table, place, files, shape, schema, whole, judged, bounds, keys, layer, with_files: false, meter: None, small })
     }
 
     /// The same scan, with its bytes counted.
@@ -156,6 +159,7 @@ impl Scan {
             layer: self.layer,
             with_files: false,
             meter: self.meter.clone(),
+            small: self.small.clone(),
         }))
     }
 
@@ -199,8 +203,9 @@ impl Scan {
     /// Reads the table's own rows, in the order of the files. Many or large files are read on all processors.
     pub(crate) fn raw(&self, files: &[DataFile], bounds: &TimeBounds, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
         let mut tally = Tally::default();
-        let parts = parts(files);
-        let read = |files: &&[DataFile], sink: &mut Sink<'_>| {
+        let all: Vec<&DataFile> = files.iter().collect();
+        let parts = if is_parallel(files) { parts(&all) } else { vec![&all[..]] };
+        let read = |files: &&[&DataFile], sink: &mut Sink<'_>| {
             let mut tally = Tally::default();
             self.raw_files(files, bounds, &mut tally, sink)?;
             Ok(tally)
@@ -213,12 +218,13 @@ impl Scan {
     }
 
     /// Reads some files one after the other. Rows of small files come in batches that several of them share.
-    fn raw_files(&self, files: &[DataFile], bounds: &TimeBounds, tally: &mut Tally, sink: &mut Sink<'_>) -> Result<()> {
+    fn raw_files(&self, files: &[&DataFile], bounds: &TimeBounds, tally: &mut Tally, sink: &mut Sink<'_>) -> Result<()> {
         let wanted_columns = self.wanted_columns()?;
         let mut waiting = Waiting::default();
         let mut flow = ControlFlow::Continue(());
-        for file in files {
-            let bounds = within_reach(file, bounds);
+        let mut rest = Together::of(&self.table, files, &self.small);
+        while let Some(next) = rest.next(&self.judged) {
+            let bounds = next.first().map_or(*bounds, |first| within_reach(first, bounds));
             if waiting.bounds != bounds {
                 flow = self.send(&mut waiting, sink)?;
                 waiting.bounds = bounds;
@@ -235,7 +241,18 @@ impl Scan {
                 }
                 Ok(flow)
             };
-            self.count(read::rows(&self.table, file, &self.judged, &bounds, tally, &mut wanted)?);
+            match next {
+                Next::Joined(_, Joined { batch, usage, .. }) => {
+                    for from in (0..batch.num_rows()).step_by(read::BATCH_ROWS) {
+                        if wanted(batch.slice(from, read::BATCH_ROWS.min(batch.num_rows() - from)))?.is_break() {
+                            break;
+                        }
+                    }
+                    tally.merge(Tally { rows_read: usage.rows_read, ..Tally::default() });
+                    self.count(usage);
+                }
+                Next::Alone(file, _) => self.count(read::rows(&self.table, &file, &self.judged, &bounds, tally, &mut wanted)?),
+            }
             if flow.is_break() {
                 break;
             }
@@ -333,11 +350,13 @@ const MIN_PARALLEL_BYTES: u64 = if cfg!(debug_assertions) { 1 << 8 } else { 1 <<
 const PART_BYTES: u64 = if cfg!(debug_assertions) { 1 << 7 } else { 1 << 18 };
 const PART_FILES: usize = 256;
 
+/// Whether files are read on several threads.
+fn is_parallel(files: &[DataFile]) -> bool {
+    files.iter().map(|file| file.bytes).fold(0, u64::saturating_add) >= MIN_PARALLEL_BYTES
+}
+
 /// The files that a thread reads at a time. The first parts have few, so that whoever wants only a few rows does not wait for many files.
-fn parts(files: &[DataFile]) -> Vec<&[DataFile]> {
-    if files.iter().map(|file| file.bytes).fold(0, u64::saturating_add) < MIN_PARALLEL_BYTES {
-        return vec![files];
-    }
+pub(crate) fn parts<'a, 'b>(files: &'b [&'a DataFile]) -> Vec<&'b [&'a DataFile]> {
     let (mut parts, mut rest, mut most) = (Vec::new(), files, 1);
     while !rest.is_empty() {
         let (mut count, mut bytes) = (0, 0u64);

@@ -10,7 +10,7 @@ pub(crate) const SETTLES: Duration = Duration::from_secs(3);
 /// nobody can set. Of a folder, it changes when a name in it comes or goes.
 ///
 /// On a file system that keeps no such times, only a change of size shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Stamp {
     bytes: u64,
     /// The time in the file, in seconds since 1970 and nanoseconds.
@@ -19,7 +19,7 @@ pub(crate) struct Stamp {
 }
 
 /// What only the system sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct System {
     device: u64,
     number: u64,

@@ -10,7 +10,7 @@ use repair_core::{Error, Result};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::lease::{self, Lease, Leases};
-use super::{EVENT, Stored, damaged, refuse_unlisted, schema, sql_error, unsigned};
+use super::{EVENT, Stored, damaged, schema, sql_error, unsigned};
 
 /// What an append changes of it.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Listed {
     }
 }
 
-/// All runs, oldest first, as a listing shows them.
+/// All runs of the list, oldest first, as a listing shows them. Whether it is cut, is not asked.
 pub(super) fn listed(path: &Path, connection: &Connection, now: Timestamp) -> Result<Vec<ListedRun>> {
     let failed = |error| sql_error(path, "read", error);
     let columns = if schema::has_briefs(connection).map_err(failed)? { "begun, latest, brief_hash" } else { "NULL, NULL, NULL" };
@@ -85,7 +85,6 @@ pub(super) fn listed(path: &Path, connection: &Connection, now: Timestamp) -> Re
         Ok(Listed { run: row.get(0)?, events, begun: row.get(2)?, latest: row.get(3)?, hash: row.get(4)? })
     };
     let rows: Vec<Listed> = statement.query_map([], row).and_then(Iterator::collect).map_err(failed)?;
-    refuse_unlisted(path, connection)?;
     let leases: HashMap<String, Lease> = lease::all(path, connection)?;
     let alive = Leases::of(path);
     let mut listed = Vec::with_capacity(rows.len());

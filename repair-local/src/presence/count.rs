@@ -1,6 +1,7 @@
 //! Counting rows by key and slot, as batches come.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -307,23 +308,60 @@ impl Notes for Asked<'_> {
 
 /// Counts the rows of a batch.
 pub(super) fn count<N: Notes>(notes: &mut N, grid: SlotGrid, table: &Table, file: &DataFile, batch: &RecordBatch) -> Result<()> {
+    count_each(grid, table, file, batch, |all| all.count(notes, file, 0..batch.num_rows()))
+}
+
+/// Looks up the keys and times of a batch, so that parts of it may be counted. Of all files that it is of, the path says the same as of this one.
+pub(super) fn count_each<R>(
+    grid: SlotGrid,
+    table: &Table,
+    file: &DataFile,
+    batch: &RecordBatch,
+    each: impl FnOnce(&AllRows<'_>) -> Result<R>,
+) -> Result<R> {
     let times = batch.column_by_name(&table.time).ok_or_else(|| Error::internal("the time column did not come"))?;
     let times = shape::instants(table, times)?;
     let keys: Vec<KeyColumn> = table.key.iter().map(|name| KeyColumn::of(table, file, name, batch)).collect::<Result<_>>()?;
     let (ids, distinct) = ids(&keys, batch.num_rows());
-    let rows = BatchRows { grid, file, keys: &keys, distinct, times: times.values() };
-    match &ids {
-        Ids::One => count_rows(notes, &rows, |_| 0),
-        Ids::Codes(codes) => count_rows(notes, &rows, |row| usize::try_from(codes[row]).unwrap_or(0)),
-        Ids::Dense(ids) => count_rows(notes, &rows, |row| ids[row] as usize),
+    each(&AllRows { grid, keys: &keys, ids: &ids, distinct, times: times.values() })
+}
+
+/// Keys and times of a batch.
+pub(super) struct AllRows<'a> {
+    grid: SlotGrid,
+    keys: &'a [KeyColumn],
+    ids: &'a Ids<'a>,
+    distinct: usize,
+    times: &'a [i64],
+}
+
+impl AllRows<'_> {
+    /// Counts some of the rows, which are in a file.
+    pub(super) fn count<N: Notes>(&self, notes: &mut N, file: &DataFile, some: Range<usize>) -> Result<()> {
+        let Self { grid, keys, distinct, .. } = *self;
+        let (first, times) = (some.start, self.times.get(some).unwrap_or_default());
+        let rows = BatchRows { grid, file, keys, first, distinct, times };
+        match self.ids {
+            Ids::One => count_rows(notes, &rows, |_| 0),
+            Ids::Codes(codes) => {
+                let codes = codes.get(first..).unwrap_or_default();
+                count_rows(notes, &rows, |row| usize::try_from(codes[row]).unwrap_or(0))
+            }
+            Ids::Dense(ids) => {
+                let ids = ids.get(first..).unwrap_or_default();
+                count_rows(notes, &rows, |row| ids[row] as usize)
+            }
+        }
     }
 }
 
-/// The rows of a batch.
+/// Rows of a batch that are in one file.
 struct BatchRows<'a> {
     grid: SlotGrid,
     file: &'a DataFile,
     keys: &'a [KeyColumn],
+    /// How many rows of the batch come before them.
+    first: usize,
     /// The most different ids of keys that there may be.
     distinct: usize,
     times: &'a [i64],
@@ -331,7 +369,7 @@ struct BatchRows<'a> {
 
 impl BatchRows<'_> {
     fn key(&self, row: usize) -> Key {
-        Key::new(self.keys.iter().map(|column| column.value(row)))
+        Key::new(self.keys.iter().map(|column| column.value(self.first + row)))
     }
 }
 

@@ -10,12 +10,13 @@ use repair_core::Result;
 use repair_core::lake::partition::TimeBounds;
 use repair_core::model::{Format, Key, SlotGrid, SlotRange, Table};
 
-use super::count::{Asked, Counts, Totals, changed, count};
+use super::count::{Asked, Counts, Totals, changed, count, count_each};
 use super::known::{Known, Layout, Recorded};
 use super::section::Recorder;
 use super::{has_time, is_direct, open};
 use crate::files::DataFile;
-use crate::read::{self, Tally, parquet};
+use crate::held::Small;
+use crate::read::{self, Joined, Next, Tally, Together, parquet};
 
 /// Rows decoded at a time; with two narrow columns, more than in a scan.
 const BATCH_ROWS: usize = 32_768;
@@ -23,12 +24,12 @@ const BATCH_ROWS: usize = 32_768;
 /// What one thread reads at a time: a file, or some row groups of one.
 pub(super) struct Piece<'a> {
     pub(super) file: &'a DataFile,
-    pub(super) groups: Groups,
+    pub(super) groups: Groups<'a>,
     /// The number of the file, if what is read of it is to be kept.
     pub(super) record: Option<usize>,
 }
 
-pub(super) enum Groups {
+pub(super) enum Groups<'a> {
     /// All that may hold rows within the bounds.
     All,
     /// Those of which it is known what time their rows have.
@@ -37,9 +38,11 @@ pub(super) enum Groups {
     Opened(parquet::Opened, Vec<usize>),
     /// These parts, which are known, and as what they are to be read if that is lost.
     Kept(Known, Vec<usize>, Option<Vec<(usize, TimeBounds)>>),
+    /// All of these small files, each with its number if what is read of it is to be kept.
+    Together(Vec<(&'a DataFile, Option<usize>)>),
 }
 
-impl Groups {
+impl Groups<'_> {
     /// Those of which it is known what time their rows have, or all.
     pub(super) fn of(known: Option<Vec<(usize, TimeBounds)>>) -> Self {
         known.map_or(Self::All, Self::Known)
@@ -66,6 +69,8 @@ pub(super) struct Counting<'a> {
     pub(super) targets: &'a HashMap<Key, u32>,
     /// The columns by which rows are judged: key and time, unless the table leaves out bad rows.
     pub(super) judged: &'a SchemaRef,
+    /// The small files that were read a short time ago.
+    pub(super) small: &'a Small,
 }
 
 /// Counts the rows of a range of slots, by key.
@@ -86,7 +91,15 @@ impl<'a> Counter<'a> {
         Asked { slots: self.of.asked, targets: self.of.targets, counts: &mut self.counts, totals: &mut self.totals, file }
     }
 
+    /// Reads a piece. Every error names its file.
     pub(super) fn read(&mut self, piece: &Piece<'_>) -> Result<()> {
+        match &piece.groups {
+            Groups::Together(files) => self.read_together(files),
+            _ => read::guarded(piece.file, || self.read_one(piece)),
+        }
+    }
+
+    fn read_one(&mut self, piece: &Piece<'_>) -> Result<()> {
         let (file, Counting { table, bounds, .. }) = (piece.file, self.of);
         if let Groups::Kept(known, parts, _) = &piece.groups
             && let Some(sections) = known.sections(parts)
@@ -103,12 +116,64 @@ impl<'a> Counter<'a> {
             Groups::All | Groups::Kept(..) if is_direct(table) => {
                 Some(open(table, file, bounds)?).filter(|(opened, _)| has_time(table, &opened.schema()))
             }
-            Groups::All | Groups::Kept(..) => None,
+            Groups::All | Groups::Kept(..) | Groups::Together(_) => None,
         };
         match direct {
             Some((opened, groups)) => self.read_groups(piece, opened, &groups),
-            None => self.read_rows(piece),
+            None => self.read_rows(file, piece.record, false),
         }
+    }
+
+    /// Reads small files, those together of which that is possible.
+    fn read_together(&mut self, files: &[(&DataFile, Option<usize>)]) -> Result<()> {
+        let Counting { table, judged, small, .. } = self.of;
+        let all: Vec<&DataFile> = files.iter().map(|(file, _)| *file).collect();
+        let mut numbers = files.iter().map(|(_, number)| *number);
+        let mut rest = Together::of(table, &all, small);
+        while let Some(next) = rest.next(judged) {
+            match next {
+                Next::Joined(files, joined) => self.read_joined(&files, &mut numbers, joined)?,
+                Next::Alone(file, is_listed) => {
+                    let number = numbers.next().flatten();
+                    read::guarded(&file, || self.read_rows(&file, number, is_listed))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the rows of small files that were read together.
+    fn read_joined(
+        &mut self,
+        files: &[&DataFile],
+        numbers: &mut impl Iterator<Item = Option<usize>>,
+        Joined { batch, ends, usage }: Joined,
+    ) -> Result<()> {
+        let (Counting { table, grid, .. }, Some(first)) = (self.of, files.first()) else { return Ok(()) };
+        let layout = Arc::new(Layout::of_text());
+        count_each(grid, table, first, &batch, |all| {
+            let mut from = 0;
+            for ((file, end), number) in files.iter().zip(ends).zip(numbers) {
+                let rows = from..end;
+                let tally = Tally { rows_read: rows.len() as u64, ..Tally::default() };
+                from = end;
+                read::guarded(file, || {
+                    let Some(number) = number else {
+                        self.totals.tally.merge(tally);
+                        return all.count(&mut self.asked(file), file, rows);
+                    };
+                    let mut tape = Tape::new(grid, number, layout.clone(), std::iter::empty());
+                    tape.is_listed = true;
+                    if let Some(recorder) = &mut tape.recorder {
+                        all.count(recorder, file, rows)?;
+                    }
+                    self.end(file, tape, Some(tally))
+                })?;
+            }
+            Ok(())
+        })?;
+        self.totals.usage += usage;
+        Ok(())
     }
 
     /// Reads row groups of a file whose key and time need no conversion.
@@ -134,17 +199,19 @@ impl<'a> Counter<'a> {
     }
 
     /// Reads a file whose rows are brought into shape, and may be bad.
-    fn read_rows(&mut self, piece: &Piece<'_>) -> Result<()> {
-        let (file, Counting { table, grid, bounds, judged, .. }) = (piece.file, self.of);
-        let layout = match piece.record {
+    fn read_rows(&mut self, file: &DataFile, record: Option<usize>, is_listed: bool) -> Result<()> {
+        let Counting { table, grid, bounds, judged, .. } = self.of;
+        let layout = match record {
             Some(_) if table.format == Format::Parquet => Layout::of_parquet(&parquet::open(file)?, table, true).ok(),
             Some(_) => Some(Layout::of_text()),
             None => None,
         };
         // Which rows are bad is known of the rows that are read.
         let layout = layout.filter(|layout| layout.is_read_as_whole(bounds));
-        let mut tape =
-            piece.record.zip(layout).map(|(number, layout)| Tape::new(grid, number, Arc::new(layout), std::iter::once((0, u64::MAX))));
+        let mut tape = record.zip(layout).map(|(number, layout)| Tape::new(grid, number, Arc::new(layout), std::iter::once((0, u64::MAX))));
+        if let Some(tape) = &mut tape {
+            tape.is_listed = is_listed;
+        }
         let mut tally = Tally::default();
         let usage = read::rows(table, file, judged, bounds, &mut tally, &mut |batch| match &mut tape {
             Some(tape) => self.record(file, tape, &batch),
@@ -215,7 +282,8 @@ impl<'a> Counter<'a> {
         let mut section = recorder.finish();
         section.tally = tally.unwrap_or_default();
         if let Some(bytes) = section.encode() {
-            self.recorded.push(Recorded { file: tape.number, layout: tape.layout.clone(), part, bytes });
+            let (layout, is_listed) = (tape.layout.clone(), tape.is_listed);
+            self.recorded.push(Recorded { file: tape.number, layout, part, bytes, is_listed });
         }
         self.asked(file).add(section)
     }
@@ -243,10 +311,12 @@ struct Tape {
     left: VecDeque<(usize, u64)>,
     /// Of the part that is read now; none if it is too much.
     recorder: Option<Recorder>,
+    /// Whether it was seen that the file that is read is the one that was listed.
+    is_listed: bool,
 }
 
 impl Tape {
     fn new(grid: SlotGrid, number: usize, layout: Arc<Layout>, parts: impl Iterator<Item = (usize, u64)>) -> Self {
-        Self { number, layout, left: parts.collect(), recorder: Some(Recorder::new(grid)) }
+        Self { number, layout, left: parts.collect(), recorder: Some(Recorder::new(grid)), is_listed: false }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use jiff::Timestamp;
@@ -126,6 +126,8 @@ pub(super) struct Recorded {
     pub(super) layout: Arc<Layout>,
     pub(super) part: usize,
     pub(super) bytes: Vec<u8>,
+    /// Whether it was seen that the file that was read is the one that was listed.
+    pub(super) is_listed: bool,
 }
 
 /// The parts of a file that were read.
@@ -133,13 +135,12 @@ struct Parts {
     file: DataFile,
     layout: Arc<Layout>,
     parts: Vec<Option<Vec<u8>>>,
+    is_listed: bool,
 }
 
 /// What a look finds known, and adds to it.
 pub(super) struct Keeping {
     kept: Kept,
-    /// Before anything was read.
-    begun: SystemTime,
     settles: Duration,
     /// The pack of each file that is to be read, by the number of the file.
     packs: HashMap<usize, PackId>,
@@ -156,7 +157,6 @@ impl Keeping {
         let kept = Kept::of(lake, "presence", &reading(table, judged))?;
         Some(Self {
             kept,
-            begun: SystemTime::now(),
             settles: lake.settles,
             packs: HashMap::new(),
             waiting: HashMap::new(),
@@ -172,17 +172,18 @@ impl Keeping {
 
     /// Whether what is read of a file can be kept.
     pub(super) fn is_settled(&self, file: &DataFile) -> bool {
-        file.stamp.is_settled(self.begun, self.settles)
+        file.is_settled(self.settles)
     }
 
     /// Awaits that these are read, each with its number; some may come several times.
     pub(super) fn await_all<'a>(&mut self, files: impl Iterator<Item = (usize, &'a DataFile)>) {
         let mut last = None;
+        let mut places = self.kept.places();
         for (number, file) in files {
             // The parts of a file follow each other, mostly.
             let pack = match last {
                 Some((known, pack)) if known == number => Some(pack),
-                _ => self.kept.pack_of(file),
+                _ => places.pack_of(file),
             };
             let Some(pack) = pack else { continue };
             last = Some((number, pack));
@@ -194,9 +195,10 @@ impl Keeping {
     /// Takes what was read of a file.
     pub(super) fn take(&mut self, file: &DataFile, recorded: Recorded) {
         let Some(pack) = self.packs.get(&recorded.file).copied() else { return };
-        let Recorded { file: number, layout, part, bytes } = recorded;
-        let new = || Parts { file: file.clone(), layout: layout.clone(), parts: vec![None; layout.parts()] };
+        let Recorded { file: number, layout, part, bytes, is_listed } = recorded;
+        let new = || Parts { file: file.clone(), layout: layout.clone(), parts: vec![None; layout.parts()], is_listed: true };
         let known = self.recorded.entry(pack).or_default().entry(number).or_insert_with(new);
+        known.is_listed &= is_listed;
         // If they differ, the file has changed, and nothing of it is kept below.
         if known.layout == layout
             && let Some(place) = known.parts.get_mut(part)
@@ -217,8 +219,10 @@ impl Keeping {
         }
         let written = threads::map_parallel(&whole, |(pack, recorded)| {
             let recorded = std::mem::take(&mut *recorded.lock().unwrap_or_else(PoisonError::into_inner));
-            let entry =
-                |Parts { file, layout, parts }: Parts| self.kept.new_entry(&file, (self.begun, self.settles), layout.encode(), parts);
+            let mut places = self.kept.places();
+            let entry = |Parts { file, layout, parts, is_listed }: Parts| {
+                Kept::new_entry(&mut places, &file, is_listed, self.settles, layout.encode().into(), parts)
+            };
             let new: Vec<New> = recorded.into_values().filter_map(entry).map(|(_, new)| new).collect();
             let has_any = !new.is_empty();
             self.kept.add(*pack, new);

@@ -21,6 +21,7 @@ pub(crate) use self::count::{Ids, KeyColumn, ids};
 use self::counter::{Counter, Counting, Groups, Piece, still_known};
 use self::known::{Keeping, Known};
 use crate::files::DataFile;
+use crate::held;
 use crate::lake::Inner;
 use crate::overlay::{self, LiveSlots};
 use crate::place::{self, Place};
@@ -79,7 +80,8 @@ pub(crate) fn in_pieces(
         let fields = table.key.iter().map(|key| shape::key_field(key)).chain([shape::time_field(table)]);
         Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
     });
-    let counting = Counting { table, grid, asked: request.slots, bounds: &bounds, targets: &targets, judged: &judged };
+    let small = lake.small();
+    let counting = Counting { table, grid, asked: request.slots, bounds: &bounds, targets: &targets, judged: &judged, small: &small };
     let mut totals = Totals::default();
     // What is known of pieces to come.
     let mut ahead = Counts::new(grid, SlotRange::new(request.slots.first, request.slots.first), keys.len())?;
@@ -91,7 +93,7 @@ pub(crate) fn in_pieces(
         let size = Counts::new(grid, known, keys.len())?;
         let new = || Counter::new(counting, size.like());
         let work = work(table, &files, now, &bounds, keeping.as_ref())?;
-        let counters = threads::fold_parallel(&work, new, |counter, piece| read::guarded(piece.file, || counter.read(piece)))?;
+        let counters = threads::fold_parallel(&work, new, |counter, piece| counter.read(piece))?;
         drop(work);
         let mut counts = size;
         for (number, counter) in counters.into_iter().enumerate() {
@@ -267,8 +269,14 @@ fn work<'a>(
     let total: u64 = to_open.iter().map(|(next, _)| next.bytes).sum();
     // The number of footers in memory is then at most twice that of the threads, however many files there are.
     let large = total / (2 * threads::workers() as u64);
+    let mut small = Vec::new();
     for (next, file) in to_open {
-        let piece = |groups: Groups| Piece { file, groups, record: record(next, file) };
+        if table.format != Format::Parquet && next.groups.is_none() && held::is_small(file) {
+            small.push((file, record(next, file)));
+            continue;
+        }
+        together(&mut small, &mut pieces);
+        let piece = |groups: Groups<'a>| Piece { file, groups, record: record(next, file) };
         if !is_direct(table) || threads::workers() == 1 || next.bytes <= large {
             pieces.push(piece(Groups::of(next.groups.clone())));
             continue;
@@ -296,7 +304,19 @@ fn work<'a>(
             pieces.push(piece(Groups::Opened(opened, some)));
         }
     }
+    together(&mut small, &mut pieces);
     Ok(pieces)
+}
+
+/// Makes pieces of small files that follow each other, and keeps their order.
+fn together<'a>(small: &mut Vec<(&'a DataFile, Option<usize>)>, pieces: &mut Vec<Piece<'a>>) {
+    let files: Vec<&'a DataFile> = small.iter().map(|(file, _)| *file).collect();
+    let mut small = small.drain(..);
+    for part in scan::parts(&files) {
+        if let Some(file) = part.first() {
+            pieces.push(Piece { file, groups: Groups::Together(small.by_ref().take(part.len()).collect()), record: None });
+        }
+    }
 }
 
 /// What is known of each file that is to be counted now.

@@ -536,10 +536,9 @@ fn what_was_written_just_now_or_meanwhile_is_not_kept() {
     let lake = lake(&root);
     let kept = Kept::of(&lake, "test", b"").unwrap();
     let listed = Place::to_read(&root, &table).unwrap().files(&table).unwrap().remove(0);
-    let begun = SystemTime::now();
-    assert!(kept.new_entry(&listed, (begun, Duration::ZERO), Vec::new(), Vec::new()).is_some());
+    assert!(Kept::new_entry(&mut kept.places(), &listed, false, Duration::ZERO, Arc::default(), Vec::new()).is_some());
     write(&path, &bytes_of(Format::Parquet, &rows, 500, false), true, fs::metadata(&path).unwrap().modified().ok());
-    assert!(kept.new_entry(&listed, (begun, Duration::ZERO), Vec::new(), Vec::new()).is_none());
+    assert!(Kept::new_entry(&mut kept.places(), &listed, false, Duration::ZERO, Arc::default(), Vec::new()).is_none());
     // A time in the future says nothing.
     write(&path, &bytes_of(Format::Parquet, &rows, 500, false), true, Some(SystemTime::now() + Duration::from_secs(3_600)));
     for _ in 0..2 {

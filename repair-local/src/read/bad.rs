@@ -109,6 +109,11 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
+    /// The first row that was left out, among those that are listed.
+    pub(super) fn first_bad(&self) -> Option<u64> {
+        self.bad.iter().map(|(at, ..)| at.place()).min()
+    }
+
     fn line(&self, at: At) -> Option<u64> {
         match at {
             At::Line(line) | At::Row(line) => Some(line),

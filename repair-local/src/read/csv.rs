@@ -1,21 +1,22 @@
 //! Separated values. Columns are found by name, so files may have them in different orders.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::shape::{self, LeftOut};
-use repair_core::model::{Csv, Table, Usage};
+use repair_core::model::{Csv, Encoding, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
 use super::records::{Broken, Dialect, Splitter};
-use super::text::{INFER_ROWS, Inferred};
+use super::text::{INFER_ROWS, Inferred, Last};
 use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
+use crate::held::Held;
 use crate::sample::SampledRows;
 
 /// The most bytes of one record: a quote that is never closed would make one field of the rest of the file. Debug builds use so few that a
@@ -90,31 +91,48 @@ impl Records {
                 "the file is empty, without even a header line, so its writer failed; remove it, or write it again",
             ));
         }
+        let mut records = Self::unread(csv, text, file)?;
+        records.begin(file)?;
+        Ok(records)
+    }
+
+    /// The same before its header is read.
+    fn unread(csv: Csv, text: Box<dyn BufRead>, file: &DataFile) -> Result<Self> {
         let dialect = Dialect { delimiter: byte(csv.delimiter), quote: csv.quote.map(byte), comment: csv.comment.map(byte) };
         let splitter = Splitter::new(text, dialect, MAX_RECORD_BYTES).map_err(|error| open::broken(file, error))?;
         // Several spaces between two fields are one delimiter.
         let kept = (csv.trim && csv.delimiter == ' ').then(Vec::new);
-        let mut records = Self { splitter, names: Vec::new(), header: None, csv, kept };
-        if records.csv.header {
-            if !records.next(file)? {
+        Ok(Self { splitter, names: Vec::new(), header: None, csv, kept })
+    }
+
+    /// Reads the header, if there is one; returns whether it is another one than before.
+    fn begin(&mut self, file: &DataFile) -> Result<bool> {
+        if self.csv.header {
+            if !self.next(file)? {
                 return Err(Error::invalid("the file has no header line; write one, or say `header: false` and give the `names`"));
             }
-            for field in records.fields().map(<[u8]>::to_vec).collect::<Vec<_>>() {
-                records.names.push(String::from_utf8(field).map_err(|_| not_utf8("the header"))?);
+            if self.repeats_header() {
+                return Ok(false);
             }
-            records.header = Some(records.splitter.fields().map(<[u8]>::to_vec).collect());
+            self.names.clear();
+            for field in self.fields().map(<[u8]>::to_vec).collect::<Vec<_>>() {
+                self.names.push(String::from_utf8(field).map_err(|_| not_utf8("the header"))?);
+            }
+            self.header = Some(self.splitter.fields().map(<[u8]>::to_vec).collect());
+        } else if !self.names.is_empty() {
+            return Ok(false);
         }
-        if !records.csv.names.is_empty() {
-            if records.header.is_some() && records.csv.names.len() != records.names.len() {
+        if !self.csv.names.is_empty() {
+            if self.header.is_some() && self.csv.names.len() != self.names.len() {
                 return Err(Error::invalid(format!(
                     "the header has {} fields, and `names` {}; give one name for each",
-                    records.names.len(),
-                    records.csv.names.len()
+                    self.names.len(),
+                    self.csv.names.len()
                 )));
             }
-            records.names.clone_from(&records.csv.names);
+            self.names.clone_from(&self.csv.names);
         }
-        Ok(records)
+        Ok(true)
     }
 
     /// Reads the next record; `false` at the end. A line of spaces is no record.
@@ -290,43 +308,154 @@ fn twice(table: &Table, names: &[String]) -> Vec<LeftOut> {
     found
 }
 
-/// The columns, with the types of their first rows; of type null if those hold nothing.
+/// Small files, one after the other, as their texts are. They share what their headers say, and so whatever follows from that.
+struct Series<'a> {
+    table: &'a Table,
+    records: Option<Records>,
+}
+
+impl<'a> Series<'a> {
+    fn new(table: &'a Table) -> Self {
+        Self { table, records: None }
+    }
+
+    /// The records of a text, and whether its header is another one than the last. `None` if the file is to be read by itself, which also says what
+    /// is wrong with it.
+    fn go_to(&mut self, file: &DataFile, text: &[u8]) -> Option<(&mut Records, bool)> {
+        let csv = &self.table.csv;
+        if csv.encoding != Encoding::Utf8 || csv.skip_lines > 0 || text.is_empty() || !open::is_plain(text) {
+            return None;
+        }
+        let mut records = match self.records.take() {
+            Some(records) => records,
+            None => Records::unread(csv.clone(), Box::new(io::empty()), file).ok()?,
+        };
+        records.splitter.restart(text);
+        let is_other = records.begin(file).ok()?;
+        Some((self.records.insert(records), is_other))
+    }
+}
+
+/// The columns of small files, given their texts; none of a file that is to be read by itself.
+pub(super) fn columns_of_texts(table: &Table, files: &[(&DataFile, Option<Held>)]) -> Vec<Option<SchemaRef>> {
+    let mut series = Series::new(table);
+    let mut typer = Typer::default();
+    let columns = |(file, text): &(&DataFile, Option<Held>)| {
+        let (records, is_other) = series.go_to(file, text.as_ref()?.as_ref())?;
+        if is_other {
+            typer = Typer::of(table, records);
+        }
+        // What is wrong with a file is said when it is read by itself.
+        typer.columns(table, file, records).ok()
+    };
+    files.iter().map(columns).collect()
+}
+
+/// The columns, with the types of their first rows; of type null if those hold nothing, and text if they are keys or the time.
 pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     let mut records = Records::open(table, file)?;
-    let usable = usable(&records.names);
-    let nulls: Vec<Vec<&str>> = usable.iter().map(|&at| table.nulls_of(&records.names[at]).collect()).collect();
-    let mut inferred: Vec<Inferred> = usable.iter().map(|_| Inferred::default()).collect();
-    let mut rows = 0;
-    while rows < INFER_ROWS && records.next(file)? {
-        if records.odd().is_some() {
-            continue;
+    Typer::of(table, &records).columns(table, file, &mut records)
+}
+
+/// Finds the types of columns.
+#[derive(Default)]
+struct Typer<'a> {
+    usable: Vec<usize>,
+    /// Those of them whose types matter. Keys and times are read as text, whatever they look like.
+    of_values: Vec<OfValues<'a>>,
+    /// The columns of the last file without anything special, by their types.
+    last: Option<(Vec<DataType>, SchemaRef)>,
+}
+
+/// A column whose type is found by its values.
+struct OfValues<'a> {
+    /// Its number among those that are usable, and in the file.
+    number: usize,
+    at: usize,
+    /// What stands for no value.
+    nulls: Vec<&'a str>,
+    last: Last,
+}
+
+/// Whether a column of a file is a key or the time of the table, and nothing else.
+fn is_place(table: &Table, name: &str) -> bool {
+    let is_of_other = || table.columns.values().any(|rule| rule.path.as_deref() == Some(name));
+    (name == table.time || table.key.iter().any(|key| key == name)) && !is_of_other()
+}
+
+impl<'a> Typer<'a> {
+    fn of(table: &'a Table, records: &Records) -> Self {
+        let usable = usable(&records.names);
+        let numbered = usable.iter().copied().enumerate().filter(|(_, at)| !is_place(table, &records.names[*at]));
+        let of_values = |(number, at): (usize, usize)| {
+            let nulls = table.nulls_of(&records.names[at]).collect();
+            OfValues { number, at, nulls, last: Last::default() }
+        };
+        Self { of_values: numbered.map(of_values).collect(), usable, last: None }
+    }
+
+    fn columns(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<SchemaRef> {
+        let (inferred, rows) = self.infer(table, file, records)?;
+        let is_usual = rows < INFER_ROWS && inferred.iter().all(|kind| kind.mixed().is_none());
+        let mut kinds = vec![DataType::Utf8; self.usable.len()];
+        self.of_values.iter().zip(&inferred).for_each(|(column, inferred)| kinds[column.number] = inferred.data_type());
+        if let Some((_, columns)) = self.last.as_ref().filter(|(known, _)| is_usual && *known == kinds) {
+            return Ok(columns.clone());
         }
-        for ((kind, nulls), &at) in inferred.iter_mut().zip(&nulls).zip(&usable) {
-            // Text in another encoding is reported when it is used.
-            let value = std::str::from_utf8(records.field(at)).unwrap_or("\u{fffd}");
-            if !value.is_empty() && !nulls.contains(&value) {
-                kind.add(value, &table.csv, records.offset());
+        let columns = self.described(table, file, records, (&inferred, &kinds), rows)?;
+        if is_usual {
+            self.last = Some((kinds, columns.clone()));
+        }
+        Ok(columns)
+    }
+
+    /// What the first rows hold, and how many they are.
+    fn infer(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
+        let of_values = &mut self.of_values;
+        let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
+        let mut rows = 0;
+        while rows < INFER_ROWS && records.next(file)? {
+            if records.odd().is_some() {
+                continue;
             }
+            for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {
+                // Text in another encoding is reported when it is used.
+                let value = std::str::from_utf8(records.field(*at)).unwrap_or("\u{fffd}");
+                if !value.is_empty() && !nulls.contains(&value) {
+                    kind.add_known(value, last.value(value, &table.csv), records.offset());
+                }
+            }
+            rows += 1;
         }
-        rows += 1;
+        Ok((inferred, rows))
     }
-    let mut mixed = Vec::new();
-    for (&at, kind) in usable.iter().zip(&inferred) {
-        let Some([number, word]) = kind.mixed() else { continue };
-        // In order, since they are looked up in one pass.
-        let found = lines(table, file, &[number.min(word), number.max(word)]);
-        let mut of: Vec<String> = found.iter().map(|line| format!("line {line}")).collect();
-        if number > word {
-            of.reverse();
+
+    fn described(
+        &self,
+        table: &Table,
+        file: &DataFile,
+        records: &Records,
+        (inferred, kinds): (&[Inferred], &[DataType]),
+        rows: usize,
+    ) -> Result<SchemaRef> {
+        let mut mixed = Vec::new();
+        for (&OfValues { at, .. }, kind) in self.of_values.iter().zip(inferred) {
+            let Some([number, word]) = kind.mixed() else { continue };
+            // In order, since they are looked up in one pass.
+            let found = lines(table, file, &[number.min(word), number.max(word)]);
+            let mut of: Vec<String> = found.iter().map(|line| format!("line {line}")).collect();
+            if number > word {
+                of.reverse();
+            }
+            let Ok(files) = of.try_into() else { continue };
+            let types = [DataType::Float64.to_string(), DataType::Utf8.to_string()];
+            mixed.push(LeftOut { column: records.names[at].clone(), types, files, also: None });
         }
-        let Ok(files) = of.try_into() else { continue };
-        let types = [DataType::Float64.to_string(), DataType::Utf8.to_string()];
-        mixed.push(LeftOut { column: records.names[at].clone(), types, files, also: None });
+        let fields: Vec<Field> =
+            self.usable.iter().zip(kinds).map(|(&at, kind)| Field::new(&records.names[at], kind.clone(), true)).collect();
+        let columns = shape::of_file(fields, &twice(table, &records.names), &mixed)?;
+        Ok(Arc::new(if rows < INFER_ROWS { columns } else { shape::of_first_rows(columns) }))
     }
-    let fields: Vec<Field> =
-        usable.iter().zip(inferred).map(|(&at, kind)| Field::new(&records.names[at], kind.data_type(), true)).collect();
-    let columns = shape::of_file(fields, &twice(table, &records.names), &mixed)?;
-    Ok(Arc::new(if rows < INFER_ROWS { columns } else { shape::of_first_rows(columns) }))
 }
 
 /// The first records and, if that is not all of the file, some of the last.
@@ -403,6 +532,53 @@ pub(super) fn hint(table: &Table, file: &DataFile, column: &str) -> Option<Strin
         "the fields look separated by `{}`; add `csv: {{ delimiter: {word} }}`",
         if other == '\t' { "tab".to_owned() } else { other.to_string() }
     ))
+}
+
+/// Columns of small files as text, one file after the other, given their texts; and how many rows there are up to the end of each. It ends before
+/// the first file that has other columns, or that is to be read by itself.
+pub(super) fn joined(table: &Table, files: &[(&DataFile, Held)], wanted: &[String]) -> Result<(RecordBatch, Vec<usize>)> {
+    let mut series = Series::new(table);
+    let mut projection = Vec::new();
+    let mut columns: Vec<(Texts, Vec<&[u8]>)> = Vec::new();
+    let mut schema = Arc::new(Schema::empty());
+    let (mut ends, mut rows) = (Vec::with_capacity(files.len()), 0);
+    let likely = files.iter().map(|(file, _)| file.likely_rows(BATCH_ROWS)).sum();
+    'files: for (file, text) in files {
+        let Some((records, is_other)) = series.go_to(file, text.as_ref()) else { break };
+        if is_other {
+            if !ends.is_empty() {
+                break;
+            }
+            projection = usable(&records.names).into_iter().filter(|&at| wanted.contains(&records.names[at])).collect();
+            let names: Vec<&str> = projection.iter().map(|&at| records.names[at].as_str()).collect();
+            let of = |name: &&str| (Texts::with_capacity(likely), table.nulls_of(name).map(str::as_bytes).collect());
+            columns = names.iter().map(of).collect();
+            schema = Arc::new(Schema::new(names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
+        }
+        let mut of_file = 0;
+        loop {
+            match records.next(file) {
+                Ok(true) if records.odd().is_none() && records.not_utf8(&projection).is_none() => {}
+                Ok(false) => break,
+                _ => break 'files,
+            }
+            for ((column, nulls), &at) in columns.iter_mut().zip(&projection) {
+                let text = records.field(at);
+                if text.is_empty() || nulls.contains(&text) { column.push_null() } else { column.push(text) }
+            }
+            of_file += 1;
+        }
+        rows += of_file;
+        ends.push(rows);
+    }
+    let finish = |(mut column, _): (Texts, Vec<&[u8]>)| {
+        // What comes of a file that is to be read by itself does not count.
+        column.truncate(rows);
+        Ok(Arc::new(column.finish()?) as ArrayRef)
+    };
+    let columns = columns.into_iter().map(finish).collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok((RecordBatch::try_new_with_options(schema, columns, &options)?, ends))
 }
 
 /// Reads columns as text. A column that the file lacks is left out.

@@ -15,6 +15,7 @@ mod sample;
 mod text;
 mod texts;
 mod time;
+mod together;
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,9 @@ use self::folds::Folds;
 pub(crate) use self::sample::{head, sample};
 use self::time::Times;
 pub use self::time::{Stamp, stamp};
+pub(crate) use self::together::{Joined, Next, Together};
 use crate::files::DataFile;
+use crate::held::{Held, Small};
 
 /// Rows in a batch: enough to make the cost of each batch small, few enough that a batch of a wide table is small.
 pub(crate) const BATCH_ROWS: usize = 8_192;
@@ -55,6 +58,23 @@ pub(crate) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
         Format::Jsonl => jsonl::columns(table, file),
         other => Err(unreadable(other)),
     })
+}
+
+/// The columns of each of some files, as [`columns`] finds them, and whether it was seen that the file that was read is the one that was listed.
+pub(crate) fn columns_of_each(table: &Table, files: &[&DataFile], small: &Small) -> Result<Vec<(SchemaRef, bool)>> {
+    let held = if table.format == Format::Parquet { vec![None; files.len()] } else { small.hold(files) };
+    let texts: Vec<(&DataFile, Option<Held>)> = files.iter().copied().zip(held).collect();
+    let found = if table.format == Format::Csv {
+        catch_unwind(AssertUnwindSafe(|| csv::columns_of_texts(table, &texts))).unwrap_or_else(|_| vec![None; files.len()])
+    } else {
+        vec![None; files.len()]
+    };
+    let columns_of = |((file, held), found): (&(&DataFile, Option<Held>), Option<SchemaRef>)| match (found, held) {
+        (Some(columns), _) => Ok((columns, true)),
+        (None, Some(held)) => Ok((columns(table, &file.with(held))?, true)),
+        (None, None) => Ok((columns(table, file)?, false)),
+    };
+    texts.iter().zip(found).map(columns_of).collect()
 }
 
 /// Whether bad rows are left out. A row is then judged by all columns of its table, whichever are read, so that all steps leave out the

@@ -1,7 +1,6 @@
 //! Opens text files: decompressed, and in UTF-8, whatever they are written in.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use encoding_rs::{Decoder, DecoderResult, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use repair_core::model::Encoding;
@@ -18,13 +17,22 @@ const LEAST_BUFFER_BYTES: usize = 1 << 9;
 const MAGIC: [(Compression, &[u8]); 3] =
     [(Compression::Gzip, b"\x1f\x8b"), (Compression::Zstd, b"\x28\xb5\x2f\xfd"), (Compression::Bzip2, b"BZh")];
 
+/// Whether a text is what it seems to be: in UTF-8 without a byte-order mark, and not compressed.
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    const MARKS: [&[u8]; 3] = [b"\xEF\xBB\xBF", b"\xFF\xFE", b"\xFE\xFF"];
+    !MARKS.iter().chain(MAGIC.iter().map(|(_, magic)| magic)).any(|start| text.starts_with(start))
+}
+
 /// Opens a file for reading as text, after its byte-order mark.
 pub(super) fn text(file: &DataFile, encoding: Encoding) -> Result<Box<dyn BufRead>> {
     // One read then takes all of a small file.
     let buffer = usize::try_from(file.bytes).map_or(BUFFER_BYTES, |bytes| bytes.saturating_add(1).clamp(LEAST_BUFFER_BYTES, BUFFER_BYTES));
-    let mut raw = BufReader::with_capacity(buffer, files::open(&file.path)?);
+    let mut raw: Box<dyn BufRead> = match &file.held {
+        Some(held) => Box::new(Cursor::new(held.clone())),
+        None => Box::new(BufReader::with_capacity(buffer, files::open(&file.path)?)),
+    };
     let mut bytes: Box<dyn BufRead> = match compression(file, &mut raw)? {
-        Compression::None => Box::new(raw),
+        Compression::None => raw,
         Compression::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(raw)),
         Compression::Bzip2 => buffered(bzip2::bufread::MultiBzDecoder::new(raw)),
         Compression::Zstd => {
@@ -61,7 +69,7 @@ fn buffered(read: impl Read + 'static) -> Box<dyn BufRead> {
 
 /// The compression of a file: what its name says. A name without an ending leaves it to the content; a name that contradicts the content
 /// is an error, since another reader would believe the name.
-fn compression(file: &DataFile, raw: &mut BufReader<File>) -> Result<Compression> {
+fn compression(file: &DataFile, raw: &mut dyn BufRead) -> Result<Compression> {
     let start = raw.fill_buf().map_err(|error| files::io_error(error, "read", &file.path))?;
     let found = MAGIC.iter().find(|(_, magic)| start.starts_with(magic)).map_or(Compression::None, |(compression, _)| *compression);
     if file.compression == found || start.is_empty() || (file.compression == Compression::None && !file.has_ending) {

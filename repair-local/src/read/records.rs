@@ -92,6 +92,19 @@ impl Splitter {
         })
     }
 
+    /// Goes to the beginning of another text, all of which is here.
+    pub(super) fn restart(&mut self, text: &[u8]) {
+        let end = text.len();
+        if self.window.len() < end + PADDING {
+            self.window.resize((end + PADDING).next_power_of_two(), 0);
+        }
+        self.window[..end].copy_from_slice(text);
+        self.window[end..end + PADDING].fill(0);
+        (self.at, self.end, self.start, self.before) = (0, end, 0, 0);
+        (self.is_done, self.in_comment, self.is_rewritten, self.is_ascii, self.is_open) = (true, false, false, true, false);
+        self.fields.clear();
+    }
+
     /// Reads the next record; `false` at the end.
     pub(super) fn next(&mut self) -> Result<bool, Broken> {
         loop {

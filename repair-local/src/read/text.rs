@@ -43,25 +43,24 @@ pub(super) struct Inferred {
 
 impl Inferred {
     /// Adds a value of the record that begins after so many bytes.
+    #[cfg(test)]
     pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
-        let mut kind = type_of(text, csv);
-        // Few have a plus.
-        if text.as_bytes().first() == Some(&b'+')
-            && let Some(rest) = text.get(1..).filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit() || first == csv.decimal))
-        {
-            kind = type_of(rest, csv);
-            self.plus += usize::from(kind.is_numeric());
-        }
-        let first = if kind.is_numeric() { &mut self.first_number } else { &mut self.first_word };
+        self.add_known(text, Value::of(text, csv), offset);
+    }
+
+    /// The same, of a value of which it is known what it is.
+    pub(super) fn add_known(&mut self, text: &str, Value { kind, has_plus }: Value, offset: u64) {
+        self.plus += usize::from(has_plus);
+        let first = if matches!(kind, Kind::Whole | Kind::Float) { &mut self.first_number } else { &mut self.first_word };
         first.get_or_insert(offset);
         match kind {
-            DataType::Int64 => self.whole += 1,
-            DataType::Float64 => self.float += 1,
-            DataType::Boolean => self.boolean += 1,
-            _ => {
+            Kind::Whole => self.whole += 1,
+            Kind::Float => self.float += 1,
+            Kind::Boolean => self.boolean += 1,
+            Kind::Text => {
                 self.text += 1;
-                self.has_codes |= is_code(text);
-                self.has_zeros |= text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+                self.has_codes = self.has_codes || is_code(text);
+                self.has_zeros |= text.as_bytes().first() == Some(&b'0') && text.bytes().all(|byte| byte.is_ascii_digit());
                 if self.words.len() <= MOST_WORDS && !self.words.iter().any(|word| word == text) {
                     self.words.push(text.to_owned());
                 }
@@ -103,6 +102,60 @@ impl Inferred {
     }
 }
 
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Value {
+    kind: Kind,
+    /// Whether it is a number with a plus.
+    has_plus: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Whole,
+    Float,
+    Boolean,
+    Text,
+}
+
+impl Value {
+    pub(super) fn of(text: &str, csv: &Csv) -> Self {
+        let kind = |text: &str| match type_of(text, csv) {
+            DataType::Int64 => Kind::Whole,
+            DataType::Float64 => Kind::Float,
+            DataType::Boolean => Kind::Boolean,
+            _ => Kind::Text,
+        };
+        // Few have a plus.
+        if text.as_bytes().first() == Some(&b'+')
+            && let Some(rest) = text.get(1..).filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit() || first == csv.decimal))
+        {
+            let kind = kind(rest);
+            return Self { kind, has_plus: matches!(kind, Kind::Whole | Kind::Float) };
+        }
+        Self { kind: kind(text), has_plus: false }
+    }
+}
+
+/// The last value of a column: many follow others that are the same.
+#[derive(Debug, Default)]
+pub(super) struct Last(Option<(Vec<u8>, Value)>);
+
+impl Last {
+    /// What a value is.
+    pub(super) fn value(&mut self, text: &str, csv: &Csv) -> Value {
+        if let Some((_, value)) = self.0.as_ref().filter(|(last, _)| last.as_slice() == text.as_bytes()) {
+            return *value;
+        }
+        let value = Value::of(text, csv);
+        let (last, of_last) = self.0.get_or_insert_with(|| (Vec::new(), value));
+        last.clear();
+        last.extend_from_slice(text.as_bytes());
+        *of_last = value;
+        value
+    }
+}
+
 /// Whether a text is a name that digits are a part of, rather than a word, or a number with other marks.
 fn is_code(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
@@ -124,7 +177,7 @@ pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
         return DataType::Boolean;
     }
     let Some(plain) = plain_number(text, csv) else { return DataType::Utf8 };
-    let digits = plain.strip_prefix('-').unwrap_or(&plain);
+    let digits = if plain.as_bytes().first() == Some(&b'-') { plain.get(1..).unwrap_or_default() } else { &plain };
     match digits.as_bytes() {
         // A number does not begin with a zero; this is a code.
         [b'0', b'0'..=b'9', ..] => DataType::Utf8,

@@ -36,6 +36,13 @@ impl Texts {
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
     }
 
+    /// Takes back all texts after so many.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows + 1);
+        self.bytes.truncate(self.ends.last().and_then(|end| usize::try_from(*end).ok()).unwrap_or(0));
+        self.nulls.truncate(rows);
+    }
+
     /// The column.
     ///
     /// # Errors

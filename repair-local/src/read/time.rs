@@ -799,6 +799,8 @@ mod tests {
             time_us: None,
             is_ours: false,
             stamp: crate::stamp::Stamp::default(),
+            listed: std::time::SystemTime::UNIX_EPOCH,
+            held: None,
         };
         Times::new(table, &file, Folds::default())
     }
