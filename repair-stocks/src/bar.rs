@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Schema};
 use jiff::Timestamp;
 use repair_core::lake::{rollup, shape};
 use repair_core::model::{Key, Table};
@@ -20,6 +20,19 @@ pub const LOW: &str = "low";
 pub const CLOSE: &str = "close";
 /// The column of the traded volume.
 pub const VOLUME: &str = "volume";
+/// Which of [`COLUMNS`] a column of rows is: they are found in any case, as [`shape::find`] finds them.
+///
+/// # Errors
+/// `invalid` if several columns differ from one of the names in nothing but case.
+pub(crate) fn column_of(rows: &Schema, name: &str) -> Result<Option<&'static str>> {
+    for column in COLUMNS.into_iter().filter(|column| column.eq_ignore_ascii_case(name)) {
+        if shape::find(rows, column)?.is_some_and(|found| found.name() == name) {
+            return Ok(Some(column));
+        }
+    }
+    Ok(None)
+}
+
 /// The columns of a bar without key and time, in their usual order.
 pub const COLUMNS: [&str; 5] = [OPEN, HIGH, LOW, CLOSE, VOLUME];
 

@@ -14,7 +14,7 @@ use repair_core::lake::rollup;
 use repair_core::plugin::{PluginKind, Registry};
 use repair_core::{Error, Result};
 
-use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
+use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME, column_of};
 use crate::numbers::{cast_exact, is_number};
 
 const NAME: &str = "stocks.carry-forward";
@@ -41,7 +41,7 @@ impl CarryRule for LastPrice {
     }
 
     fn copies(&self, column: &Field) -> bool {
-        column.name() == CLOSE || !is_number(column.data_type())
+        column.name().eq_ignore_ascii_case(CLOSE) || !is_number(column.data_type())
     }
 
     fn repeated(&self, rows: RecordBatch) -> Result<RecordBatch> {
@@ -53,16 +53,16 @@ impl CarryRule for LastPrice {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
         for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
             let kind = field.data_type();
-            let (field, column) = match field.name().as_str() {
-                OPEN | HIGH | LOW => {
+            let (field, column) = match column_of(rows.schema_ref(), field.name())? {
+                Some(OPEN | HIGH | LOW) => {
                     let price = cast_exact(close, kind).map_err(|error| {
                         Error::invalid(format!("the last close does not fit into column `{}`, which is {kind}", field.name()))
                             .because(error)
                     })?;
                     (field.clone(), price)
                 }
-                VOLUME => (field.clone(), cast(&Int64Array::from(vec![0; rows.num_rows()]), kind)?),
-                CLOSE => (field.clone(), column.clone()),
+                Some(VOLUME) => (field.clone(), cast(&Int64Array::from(vec![0; rows.num_rows()]), kind)?),
+                Some(_) => (field.clone(), column.clone()),
                 _ if is_number(kind) => (Arc::new(field.as_ref().clone().with_nullable(true)), new_null_array(kind, rows.num_rows())),
                 _ => (field.clone(), column.clone()),
             };

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::builtin::{aggregate, repair};
 use crate::engine::prepare::RowsOf;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::query::{Bound, Named, NamedKind, Relation, named};
+use crate::lake::query::{Bound, Named, NamedKind, Relation, named, names};
 use crate::lake::{BatchStream, Query, ReadLake, overlay, shape};
 use crate::model::{Interval, Key, SlotGrid, SlotRange, Table};
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, left_out};
 
 /// The relation of the slots that are to be repaired.
 pub(super) const MISSING: &str = "missing";
@@ -235,4 +235,22 @@ pub(super) fn relation_of_keys(table: &Table, keys: &[Key]) -> Result<Relation> 
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(keys.len()));
     let rows = RecordBatch::try_new_with_options(schema.clone(), (0..table.key.len()).map(column).collect(), &options)?;
     Ok(Relation { schema, rows: vec![rows] })
+}
+
+/// The rows that cannot be read of the tables that a query names, in words: where they are left out, what the query does not give may yet be there.
+pub(super) async fn unread(lake: &dyn ReadLake, tables: &BTreeMap<String, Table>, sql: &str) -> Result<Option<String>> {
+    for table in tables.values() {
+        if !names(sql, &table.name) && !names(sql, &overlay::repaired_view(&table.name)) {
+            continue;
+        }
+        let (left_out, _) = left_out(lake, table).await?;
+        if let Some(first) = left_out.iter().next() {
+            let (rows, name) = (left_out.rows(), &table.name);
+            let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+            return Ok(Some(format!(
+                "{rows} of table `{name}` cannot be read, such as {first}, so the query does not say that anything is absent"
+            )));
+        }
+    }
+    Ok(None)
 }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::aside;
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::query::Bound;
-use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
+use crate::lake::query::{Bound, names};
+use crate::lake::{self, Caller, Lake, Layer, ScanRequest, overlay, shape};
 use crate::model::{Calendar, ExpectedKeys, Findings, Scope, Table};
 use crate::plugin::{
     Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, QueryRows, Registry, Source, StepContext, UserQuery,
@@ -192,7 +192,8 @@ impl Preparer<'_> {
                 let table = config.get("table").and_then(Value::as_str).map(str::to_owned);
                 let mut others = BTreeSet::new();
                 tables_within(config, &mut others);
-                Plugin::Detector(Arc::new(Heeding { inner, table, others }))
+                let query = config.get("query").and_then(Value::as_str).map(str::to_owned);
+                Plugin::Detector(Arc::new(Heeding { inner, table, others, query }))
             }
             other => other,
         })
@@ -210,6 +211,8 @@ struct Heeding {
     table: Option<String>,
     /// All tables that its configuration names.
     others: BTreeSet<String>,
+    /// The query of its configuration, which may name more.
+    query: Option<String>,
 }
 
 /// The tables that a configuration names anywhere.
@@ -232,7 +235,11 @@ impl Heeding {
             Some(ExpectedKeys::Table(from)) => Some(from.table.clone()),
             _ => None,
         });
-        let others: BTreeSet<&String> = self.others.iter().chain(&keys).filter(|table| **table != own).collect();
+        let named = context.tables.keys().filter(|table| {
+            let is_named = |query: &String| names(query, table) || names(query, &overlay::repaired_view(table));
+            self.query.as_ref().is_some_and(is_named)
+        });
+        let others: BTreeSet<&String> = self.others.iter().chain(&keys).chain(named).filter(|table| **table != own).collect();
         // Findings of another look have what that one reported.
         found.counts.unread_elsewhere = 0;
         for table in others.into_iter().filter_map(|name| context.tables.get(name)) {

@@ -264,6 +264,13 @@ fn is_behind(bytes: &[u8], at: usize) -> bool {
     at > 0 && bytes.get(at - 1).is_some_and(|byte| !byte.is_ascii_whitespace())
 }
 
+/// Whether a query names something, such as a table. Case does not matter, and the name must not be a part of a longer one.
+pub(crate) fn names(sql: &str, name: &str) -> bool {
+    let (sql, name) = (sql.to_lowercase(), name.to_lowercase());
+    let is_part = |character: Option<char>| character.is_some_and(|character| character.is_alphanumeric() || character == '_');
+    sql.match_indices(&name).any(|(at, _)| !is_part(sql[..at].chars().next_back()) && !is_part(sql[at + name.len()..].chars().next()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,5 +315,13 @@ mod tests {
         assert_eq!(said, "line 2, column 18 of the query names `:form`, and it is given `:from`, `:to`; did you mean `from`?");
         let said = Query::new(&[], "SELECT * FROM $missing").text(Bound::to_string, str::to_owned).unwrap_err().full();
         assert_eq!(said, "line 1, column 15 of the query names `$missing`, and it is given no relation");
+    }
+
+    #[test]
+    fn a_name_within_a_longer_one_is_another() {
+        assert!(super::names("select * from \"Bars_Repaired\" b", "bars_repaired"));
+        assert!(super::names("select 1 from t_repaired", "t_repaired"));
+        assert!(!super::names("select * from old_bars_repaired", "bars_repaired"));
+        assert!(!super::names("select * from bars_repaired_2", "bars_repaired"));
     }
 }

@@ -234,6 +234,26 @@ impl Special {
     }
 }
 
+/// Checks that slots end where the next ones begin, also where the cadence changes: a time that marks the end of a slot must be the end of one.
+fn check_ends(cadence: Cadence, rule: &SlotRule, zone: &Zone) -> Result<()> {
+    let at = rule.at.unwrap_or_default();
+    let later = rule.before.values().skip(1).copied().chain([cadence]);
+    for ((date, before), after) in rule.before.iter().zip(later) {
+        let change_s = zone.start(date.at(0, 0, 0, 0))?.as_second();
+        for cadence in [*before, after] {
+            let slots =
+                Slots::Pieces(if cadence.is_days() { civil(cadence, at, zone)? } else { vec![around(cadence, at, year_s(YEARS.0)?)] });
+            if slots.start_s(slots.first_from(change_s)) != change_s {
+                return Err(Error::invalid(format!(
+                    "the cadence changes with {date} in {zone}, where no slot of {cadence} begins, so one of the slots around it has no end that a time could mark; \
+                     leave out `before`, and make a table of the files of each cadence, or let times mark the start of their slots"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The slots of days or weeks of a zone that is never set, or of a part of a day in UTC.
 fn even(cadence: Cadence, at: SlotStart, offset_s: i64) -> Slots {
     let day_s = i64::from(DAY_S);
@@ -403,6 +423,9 @@ impl SlotGrid {
         // The dates on which a cadence changes are those of the zone too.
         let zone = if is_local || !rule.before.is_empty() { zone.clone() } else { Zone::utc() };
         let is_plain = rule.is_plain() && !is_local && cadence.seconds() <= DAY_S;
+        if marks == TimeMark::End {
+            check_ends(cadence, rule, &zone)?;
+        }
         let special = if is_plain { None } else { Some(Special::of(cadence, rule, &zone)?) };
         Ok(Self { cadence, marks, special })
     }
@@ -819,6 +842,28 @@ mod tests {
         assert_eq!(skipped, [days_since_1970(Date::constant(2011, 12, 30))]);
         let open = crate::model::open_slots(grid, december, &[grid.interval_of(december).unwrap()]);
         assert_eq!(open.count(), december.len() - 1);
+    }
+
+    /// Times mark the ends of slots only where each slot ends with the next.
+    #[test]
+    fn a_cadence_changes_where_slots_of_both_begin_if_times_mark_ends() {
+        for (cadence, at, before, zone, fits) in [
+            ("15m", "", "1h", "Europe/Berlin", true),
+            ("2h", "", "1h", "Europe/Berlin", false),
+            ("2h", ":60", "1h", "Europe/Berlin", false),
+            ("15m", "", "1h", "Asia/Kolkata", false),
+            ("15m", "", "30m", "Asia/Kolkata", true),
+            ("1d", "", "1h", "America/New_York", true),
+            ("1d", "17:00", "1h", "America/New_York", false),
+            ("6h", "", "1h", "UTC", true),
+        ] {
+            let at = at.parse().ok();
+            let rule =
+                SlotRule { at, before: BTreeMap::from([(Date::constant(2024, 3, 5), before.parse().unwrap())]), ..SlotRule::default() };
+            let of = |marks| SlotGrid::with_rule(cadence.parse().unwrap(), marks, &rule, &zone.parse().unwrap());
+            assert_eq!(of(TimeMark::End).is_ok(), fits, "{cadence} {zone}");
+            assert!(of(TimeMark::Start).is_ok() || at.is_some(), "{cadence} {zone}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod source;
 mod task;
 
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
+pub(crate) use context::left_out;
 pub use context::{Calls, Clock, Elsewhere, Progress, ScaledClock, StepContext, SystemClock};
 pub use deliver::{Deliver, Message};
 pub use detector::{Asks, Detector, GapSink};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::shape::{self, LeftOut};
-use repair_core::model::{Csv, Encoding, Table, Usage};
+use repair_core::model::{Csv, Encoding, OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
@@ -200,7 +200,20 @@ impl Records {
             Some(kept) => kept.get(number).copied(),
         };
         let field = number.map_or(&[][..], |number| self.splitter.field(number));
-        if self.csv.trim { field.trim_ascii() } else { field }
+        if self.csv.trim { self.trimmed(field) } else { field }
+    }
+
+    /// A field without the spaces around it, and without the quotes within these: a quote has a meaning only where a field begins.
+    fn trimmed<'a>(&self, field: &'a [u8]) -> &'a [u8] {
+        let trimmed = field.trim_ascii();
+        if !field.first().is_some_and(u8::is_ascii_whitespace) {
+            return trimmed;
+        }
+        let quote = self.csv.quote.map(byte);
+        match trimmed {
+            [first, inner @ .., last] if Some(*first) == quote && first == last && !inner.contains(first) => inner,
+            _ => trimmed,
+        }
     }
 
     /// The fields of the record, trimmed if the table says so.
@@ -306,6 +319,12 @@ fn twice(table: &Table, names: &[String]) -> Vec<LeftOut> {
         }
     }
     found
+}
+
+/// Where the columns of the time are; none if the file does not have them all.
+fn time_places(table: &Table, names: &[String]) -> Vec<usize> {
+    let places = table.time_columns().into_iter().map(|column| names.iter().position(|name| name == column));
+    places.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// Small files, one after the other, as their texts are. They share what their headers say, and so whatever follows from that.
@@ -414,8 +433,10 @@ impl<'a> Typer<'a> {
         let of_values = &mut self.of_values;
         let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
+        // Rows that are left out say nothing about the others.
+        let timed = if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) { time_places(table, &records.names) } else { Vec::new() };
         while rows < INFER_ROWS && records.next(file)? {
-            if records.odd().is_some() {
+            if records.odd().is_some() || (!timed.is_empty() && !timed.iter().any(|at| super::may_be_a_time(records.field(*at)))) {
                 continue;
             }
             for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {

@@ -141,12 +141,14 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
     {
         for (line, bytes) in chunk.iter() {
             match serde_json::from_slice::<Value>(bytes) {
+                // Rows that are left out say nothing about the others.
+                Ok(Value::Object(object)) if keeps && !has_time(table, file, &object) => {}
                 Ok(Value::Object(mut object)) => {
                     without_nulls(table, &mut object);
                     all.add_fields(line, &object);
                 }
                 _ if keeps => {}
-                _ if rows == 0 && begins_a_list(bytes) => return Err(Error::invalid(format!("line {line}: {A_LIST}"))),
+                _ if all.record.is_empty() && begins_a_list(bytes) => return Err(Error::invalid(format!("line {line}: {A_LIST}"))),
                 Ok(_) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}"))),
                 Err(error) => return Err(Error::invalid(format!("line {line}: the line {NOT_AN_OBJECT}")).because(error)),
             }
@@ -306,6 +308,20 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
         }
     }
     Ok(rows)
+}
+
+/// Whether an object has something that may be its time, or needs none since the path has it.
+fn has_time(table: &Table, file: &DataFile, object: &Map<String, Value>) -> bool {
+    let may_be = |column: &&str| {
+        let mut names = super::place_of(table, column).into_iter();
+        let value = names.next().and_then(|name| object.get(name));
+        match names.try_fold(value, |value, name| Some(value?.as_object()?.get(name))).flatten() {
+            Some(Value::String(text)) => super::may_be_a_time(text.as_bytes()),
+            Some(Value::Number(_)) => true,
+            _ => false,
+        }
+    };
+    file.time_us.is_some() || table.time_columns().iter().any(may_be)
 }
 
 /// Takes out the table's words for no value, which say nothing about a column's type.

@@ -178,6 +178,11 @@ fn unreadable(format: Format) -> Error {
     Error::invalid(format!("files of the format {} cannot be read here; write `format: parquet`, `csv` or `jsonl`", format.as_str()))
 }
 
+/// Whether a text may be a time, in any form: it has a digit.
+fn may_be_a_time(text: &[u8]) -> bool {
+    text.iter().any(u8::is_ascii_digit)
+}
+
 /// Names the file in every error, and turns a panic into an error: a damaged file can make a decoder panic, and one bad file must not take
 /// the program down.
 pub(crate) fn guarded<T>(file: &DataFile, read: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -119,6 +119,12 @@ impl Read for Tail {
 
 /// Explains an error of the decoder.
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let error = error.into();
+    if let Some((_, codec)) = error.to_string().split_once("Disabled feature at compile time: ") {
+        return Error::invalid(format!(
+            "its columns are compressed with {codec}, which is not read here; write the file with zstd or snappy"
+        ));
+    }
     Error::invalid(
         "not a readable Parquet file: it is damaged, cut off, or still being written; restore it, or move it away, or begin its name with `_`",
     )

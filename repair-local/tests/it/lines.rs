@@ -296,6 +296,67 @@ fn numbers_within_records_and_lists_are_read_exactly_or_refused() {
     assert!(schema.field_with_name("m").unwrap().data_type().to_string().contains("Int64"), "{schema}");
 }
 
+/// With `trim`, a quote may follow the spaces before a field, and it is no part of the value.
+#[test]
+fn quotes_after_spaces_are_quotes_where_spaces_are_trimmed() {
+    let mut table = Table::new("t", Format::Csv, "ts").with_key(["symbol"]).with_cadence(Cadence::MINUTE);
+    table.csv.trim = true;
+    let lines =
+        "ts, \"symbol\", v\n2024-03-04T00:00:00Z, \"IBM\", \"2.5\" \n2024-03-04T00:01:00Z,\"IBM\" , 1\n2024-03-04T00:02:00Z, I\"BM, 1\n";
+    for copies in [1, 40] {
+        let world = World::new();
+        for copy in 0..copies {
+            world.write(&format!("t/{copy}.csv"), lines.as_bytes());
+        }
+        let batches = block_on(async {
+            use futures::TryStreamExt;
+            world.lake.scan(&table, &ScanRequest::new(Layer::Raw)).await?.try_collect::<Vec<_>>().await
+        })
+        .unwrap();
+        let rows: Vec<(String, f64)> = batches
+            .iter()
+            .flat_map(|batch| {
+                let (symbols, values) = (batch.column_by_name("symbol").unwrap(), batch.column_by_name("v").unwrap());
+                let values = values.as_primitive::<Float64Type>();
+                symbols
+                    .as_string::<i32>()
+                    .iter()
+                    .zip(values)
+                    .map(|(symbol, value)| (symbol.unwrap().to_owned(), value.unwrap()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let expected = [("IBM", 2.5), ("IBM", 1.0), ("I\"BM", 1.0)].map(|(symbol, value)| (symbol.to_owned(), value));
+        assert_eq!(rows, expected.iter().cycle().take(3 * copies).cloned().collect::<Vec<_>>());
+    }
+}
+
+/// A row that is left out, because its time is none, does not decide what the columns of the others are.
+#[test]
+fn rows_that_are_left_out_decide_no_types() {
+    let limit = OnBadRow::Quarantine(BadRowLimit::Rows(5));
+    let lines = |mark: &dyn Fn(usize) -> String| (0..24).map(mark).collect::<String>();
+    let csv = Table::new("t", Format::Csv, "ts").with_cadence(Cadence::HOUR).with_bad_rows(limit);
+    let text = lines(&|hour| format!("2024-03-04T{hour:02}:00:00Z,{},{}\n", 9_007_199_254_740_993u64 + hour as u64, hour % 2 == 0));
+    for junk in ["junk,junk,junk\n", "total,24.5,\n", ",1.5,maybe\n"] {
+        for text in [format!("ts,id,b\n{junk}{text}"), format!("ts,id,b\n{text}{junk}")] {
+            let world = World::new();
+            world.write("t/a.csv", text.as_bytes());
+            let schema = described(&world, &csv);
+            let kind = |name: &str| schema.field_with_name(name).unwrap().data_type().to_string();
+            assert_eq!((kind("id").as_str(), kind("b").as_str()), ("Int64", "Boolean"), "{junk}");
+        }
+    }
+    let json = Table::new("t", Format::Jsonl, "ts").with_cadence(Cadence::HOUR).with_bad_rows(limit);
+    let json = json.with_column("x", ColumnRule::default().at_path("v.v"));
+    let text = lines(&|hour| format!("{{\"ts\": \"2024-03-04T{hour:02}:00:00Z\", \"v\": {{\"v\": {hour}}}}}\n"));
+    for junk in ["{\"v\": 1}\n", "{\"ts\": \"none\", \"v\": [1]}\n"] {
+        let world = World::new();
+        world.write("t/a.jsonl", format!("{text}{junk}").as_bytes());
+        assert_eq!(described(&world, &json).field_with_name("x").unwrap().data_type().to_string(), "Int64", "{junk}");
+    }
+}
+
 /// A whole file of another form is named for what it is.
 #[test]
 fn a_file_of_another_form_says_how_to_write_or_declare_it() {

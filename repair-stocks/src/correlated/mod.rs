@@ -31,7 +31,7 @@ use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::bar::{CLOSE, COLUMNS, HIGH, LOW, OPEN, VOLUME};
+use crate::bar::{CLOSE, COLUMNS, HIGH, LOW, OPEN, VOLUME, column_of};
 use crate::numbers::is_number;
 
 const NAME: &str = "stocks.correlated";
@@ -257,7 +257,8 @@ impl Guessed {
         for (field, column) in before.schema_ref().fields().iter().zip(before.columns()) {
             let kind = field.data_type();
             let own = *field.name() == table.time || table.key.contains(field.name());
-            match bars.get(field.name().as_str()) {
+            let values = column_of(before.schema_ref(), field.name())?.and_then(|column| bars.get(column));
+            match values {
                 _ if own => {
                     fields.push(field.clone());
                     columns.push(column.clone());

@@ -5,6 +5,8 @@
 //! day with a row to the end of the last. For a day that is not over yet, it vouches up to the last row, because the rest may still arrive.
 //! For a stock without any row, it vouches for nothing.
 //!
+//! An archive of which some rows cannot be read, and are left out as `on_bad_row` of the table says, vouches for nothing: any missing row may be one of them.
+//!
 //! A day within that span that the archive lost looks like a day on which the stock did not trade. If all stocks miss the day, the
 //! `quiet_spell` of the repair step keeps such a silence from being believed.
 
@@ -46,6 +48,9 @@ pub struct ArchiveConfig {
     /// How its folders are partitioned by time, written as for a table: `[{ date: day }]`.
     #[serde(default)]
     pub partition_by: Option<Vec<BTreeMap<String, PartitionUnit>>>,
+    /// Files below it that hold no rows, as globs; default none.
+    #[serde(default)]
+    pub ignore: Vec<String>,
     /// The most rows that one request may return; default 500,000. A request reads each file of its stretch once, however many keys it names.
     /// One bad row spoils the whole answer, and an answer is held in memory.
     #[serde(default)]
@@ -64,15 +69,23 @@ struct Archive {
     location: String,
     format: Format,
     partition_by: Vec<Partition>,
+    ignore: Vec<String>,
     limits: Limits,
-    /// The spans of the keys, by the table they were requested for. They are looked up once, and kept for the life of the source.
-    spans: Mutex<HashMap<Table, Arc<Spans>>>,
+    /// What is known of the archive, by the table it was requested for. It is looked up once, and kept for the life of the source.
+    known: Mutex<HashMap<Table, Arc<Known>>>,
     /// The columns to read for a table that was repaired, looked up once.
     columns: Mutex<HashMap<Table, Vec<String>>>,
 }
 
 /// The first and the last slot of each key of an archive.
 type Spans = BTreeMap<Key, (i64, i64)>;
+
+/// What was found of an archive before anything was requested from it.
+struct Known {
+    spans: Spans,
+    /// The rows that cannot be read, in words; `None` if all can.
+    unread: Option<String>,
+}
 
 impl Archive {
     fn new(config: &ArchiveConfig) -> Result<Self> {
@@ -83,8 +96,9 @@ impl Archive {
             location: config.location.clone(),
             format: config.format.unwrap_or(Format::Parquet),
             partition_by: partitions(config.partition_by.as_deref().unwrap_or_default())?,
+            ignore: config.ignore.clone(),
             limits: super::limits(config.rows_per_request.or(Some(ROWS_PER_REQUEST)), config.keys_per_request.or(Some(usize::MAX)))?,
-            spans: Mutex::default(),
+            known: Mutex::default(),
             columns: Mutex::default(),
         })
     }
@@ -96,19 +110,30 @@ impl Archive {
             location: self.location.clone(),
             format: self.format,
             partition_by: self.partition_by.clone(),
+            // What is no row of the table may be one of the archive.
+            ignore: self.ignore.clone(),
             ..like.clone()
         }
     }
 
-    /// The span of each key. Requests that arrive during the look-up wait for it.
-    async fn spans(&self, lake: &dyn Lake, archive: &Table) -> Result<Arc<Spans>> {
-        let mut known = self.spans.lock().await;
-        if let Some(spans) = known.get(archive) {
-            return Ok(spans.clone());
+    /// The span of each key, and what cannot be read. Requests that arrive during the look-up wait for it.
+    async fn known(&self, context: &StepContext, archive: &Table) -> Result<Arc<Known>> {
+        let mut known = self.known.lock().await;
+        if let Some(of_archive) = known.get(archive) {
+            return Ok(of_archive.clone());
         }
-        let spans = Arc::new(look(lake, archive).await.map_err(|error| of_the_archive(archive, error))?);
-        known.insert(archive.clone(), spans.clone());
-        Ok(spans)
+        let spans = look(context.lake.as_ref(), archive).await.map_err(|error| of_the_archive(archive, error))?;
+        let (left_out, _) = context.left_out(archive).await.map_err(|error| of_the_archive(archive, error))?;
+        let unread = left_out.iter().next().map(|first| {
+            let rows = left_out.rows();
+            format!(
+                "{rows} {} of it cannot be read, such as {first}, so it does not say that anything is absent",
+                if rows == 1 { "row" } else { "rows" }
+            )
+        });
+        let of_archive = Arc::new(Known { spans, unread });
+        known.insert(archive.clone(), of_archive.clone());
+        Ok(of_archive)
     }
 
     /// The columns to read for a table, see [`columns`].
@@ -220,24 +245,29 @@ impl Source for Archive {
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
         let archive = self.table(&request.table);
         let grid = grid(&archive)?;
-        let spans = self.spans(context.lake.as_ref(), &archive).await?;
+        let of_archive = self.known(context, &archive).await?;
         let now = context.clock.now();
         let mut known = Vec::new();
         // Where the key alone identifies a row, the days of the archive are those of all keys.
         let all = [Key::default()];
         let keys = if archive.rows == Rows::Unique { &all[..] } else { &request.keys };
         for key in keys {
-            if let Some(&span) = spans.get(key) {
+            if let Some(&span) = of_archive.spans.get(key) {
                 known.push((key, whole_days(grid, span, now)?));
             }
         }
         let covered: Vec<Covered> = known
             .iter()
+            .filter(|_| of_archive.unread.is_none())
             .filter_map(|(key, span)| Some(Covered { key: (*key).clone(), interval: span.intersection(&request.interval)? }))
             .collect();
         let said = match known.first() {
             Some((_, span)) if archive.rows == Rows::Unique => format!("the archive {}, which holds rows from {span}", self.location),
             _ => self.said(request.keys.len(), &known),
+        };
+        let said = match &of_archive.unread {
+            Some(unread) => format!("{said}; {unread}"),
+            None => said,
         };
         // Rows are read even where the archive does not vouch: those that arrived since the look-up are as good as others.
         let columns = self.columns(context.lake.as_ref(), &archive, &request.table).await?;

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
+use futures::TryStreamExt;
 use repair_core::ErrorKind;
+use repair_core::lake::{Layer, ScanRequest};
 use repair_core::model::{Findings, Fix, SlotRange, Table};
 use repair_core::plugin::{Plugin, PluginKind, Repairer, StepContext};
 use repair_stocks::calendar::calendar;
@@ -71,6 +74,39 @@ async fn carry_forward_repeats_the_last_price_for_a_while() {
     for row in 0..2 {
         let bar = ["open", "high", "low", "close", "volume"].map(|column| number(rows, column, row));
         assert_eq!(bar, [31.0, 31.0, 31.0, 31.0, 0.0].map(Some));
+    }
+}
+
+/// Rows as Yahoo's files name their columns.
+fn in_capitals(rows: &RecordBatch) -> RecordBatch {
+    let capital = |field: &Arc<Field>| match field.name().as_str() {
+        "symbol" | "ts" => field.as_ref().clone(),
+        name => field.as_ref().clone().with_name(format!("{}{}", name[..1].to_uppercase(), &name[1..])),
+    };
+    let fields: Vec<Field> = rows.schema().fields().iter().map(capital).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), rows.columns().to_vec()).unwrap()
+}
+
+/// Whoever makes bars finds the columns of a table in any case.
+#[tokio::test]
+async fn bars_are_made_in_columns_of_any_case() {
+    let held = [("IBM", "2026-03-05T14:30:00Z", [30.0, 32.0, 29.0, 31.0, 500.0])];
+    let (mut of_gap, found) = gap(&held, &[]);
+    of_gap.lake = lake_with(&bars(), &in_capitals(&batch(&bars(), &held)));
+    let (mut both, of_both, ..) = together();
+    let all: Vec<RecordBatch> = both.lake.scan(&bars(), &ScanRequest::new(Layer::Raw)).await.unwrap().try_collect().await.unwrap();
+    let all = concat_batches(&all[0].schema(), &all).unwrap();
+    let in_small = repair("stocks.correlated", &json!({ "reference": "SPY" }), &(both.clone(), of_both.clone())).await.unwrap();
+    both.lake = lake_with(&bars(), &in_capitals(&all));
+    let carried = repair("stocks.carry-forward", &json!({ "max_age": "2m" }), &(of_gap, found)).await.unwrap();
+    let bridged = repair("stocks.correlated", &json!({ "reference": "SPY" }), &(both, of_both)).await.unwrap();
+    for column in ["Open", "High", "Low", "Close", "Volume"] {
+        let price = if column == "Volume" { 0.0 } else { 31.0 };
+        assert_eq!([0, 1].map(|row| number(&carried.rows[0], column, row)), [Some(price); 2], "{column}");
+        for row in 0..5 {
+            let small = number(&in_small.rows[0], &column.to_lowercase(), row);
+            assert!(small.is_some() && small == number(&bridged.rows[0], column, row), "{column} of row {row}");
+        }
     }
 }
 

@@ -400,6 +400,12 @@ fn lines_that_cannot_be_read_in_tables_that_no_step_examines_are_reported() {
         (
             "cadence: 1h".to_owned(),
             format!(
+                "detect: sql, with: {{ {day}, keys: [A], query: \"SELECT k, ts FROM t WHERE site IN (SELECT k FROM sites) AND v < 0\" }}"
+            ),
+        ),
+        (
+            "cadence: 1h".to_owned(),
+            format!(
                 "detect: invalid, with: {{ {day}, keys: [A], rules: [{{ column: v, min: 0 }}, {{ column: site, in: {{ table: sites, column: k }} }}] }}"
             ),
         ),
@@ -682,4 +688,59 @@ fn times_that_follow_a_clock_although_they_are_read_as_utc_are_reported() {
     assert!(report.problems.iter().any(|problem| problem.contains("zone: Europe/Berlin")), "{:?}", report.problems);
     let report = world.run("format: parquet, time: { column: ts, zone: Europe/Berlin, repeated: file-order }, cadence: 1h", steps);
     assert!(report.missing == 0 && report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// A row that a source holds and cannot read is no row that does not exist: nothing is confirmed absent, and nothing removed.
+#[test]
+fn what_a_source_cannot_read_is_not_absent() {
+    let day = "table: t, from: 2024-03-04, to: 2024-03-04";
+    let hours = |lacking: &[usize], junk: Option<usize>, time: &str| -> String {
+        let line = |hour: usize| match junk {
+            Some(junk) if junk == hour && time.is_empty() => format!("2024-03-04T{hour:02}:00:00Z,junk\n"),
+            Some(junk) if junk == hour => format!("{time},{hour}\n"),
+            _ => format!("2024-03-04T{hour:02}:00:00Z,{hour}\n"),
+        };
+        format!("ts,v\n{}", (0..24).filter(|hour| !lacking.contains(hour)).map(line).collect::<String>())
+    };
+    let table = "format: csv, time: ts, cadence: 1h, on_bad_row: { quarantine: 20% }";
+    let archive = "stocks.archive, with: { location: old, format: csv";
+    let sql = "sql, with: { complete: true, query: \"SELECT ts, v FROM old WHERE ts >= :from AND ts < :to\"";
+    let of = |source: &str| format!("{table} }}\n  old: {{ location: old, {table} }}\nsources:\n  s: {{ source: {source} }}");
+    let steps = format!(
+        "  look: {{ detect: gaps, with: {{ {day} }}, next: fill }}\n  fill: {{ repair: backfill, of: look, with: {{ source: s }}, next: check }}\n  check: {{ verify: look, end: true }}"
+    );
+    for source in [archive, sql] {
+        for (time, absent) in [("", false), ("2024-03-04T6x", false), ("gone", true)] {
+            let world = World::new();
+            world.write("t/a.csv", hours(&[5, 6, 20], None, ""));
+            // A row that is not there at all is absent, as far as the source vouches.
+            let (lacking, junk): (&[usize], _) = if absent { (&[6], None) } else { (&[], Some(6)) };
+            world.write("old/a.csv", hours(lacking, junk, time));
+            let report = world.run(&of(source), &steps);
+            let counts = output(&report, "check");
+            let count = |name: &str| counts[name].as_u64().unwrap_or_default();
+            let expected = if absent { (2, 1, 0) } else { (2, 0, 1) };
+            assert_eq!((count("repaired"), count("absent"), count("missing")), expected, "{source} {time}: {report:?}");
+            assert_eq!(report.outcome == Some(Outcome::Succeeded), absent, "{source} {time}");
+        }
+    }
+    // Files that the table ignores may be files of its archive.
+    let world = World::new();
+    world.write("t/a.csv", hours(&[6], None, ""));
+    world.write("old/a.csv", hours(&[6], None, ""));
+    world.write("old/b.csv", "ts,v\n2024-03-04T06:00:00Z,6\n");
+    let report = world.run(&of(archive).replacen("time: ts", "time: ts, ignore: [\"b*.csv\"]", 1), &steps);
+    assert_eq!(output(&report, "check")["repaired"].as_u64(), Some(1), "{report:?}");
+    // A row of the table that the source cannot read is not one that the source has deleted.
+    let steps = format!(
+        "  look: {{ detect: differs, with: {{ {day}, source: s, deleted: remove }}, next: fill }}\n  fill: {{ repair: backfill, of: look, with: {{ source: s, at_most: 100% }}, next: check \
+         }}\n  check: {{ verify: look, end: true }}"
+    );
+    for (junk, removed) in [(Some(6), 0), (None, 1)] {
+        let world = World::new();
+        world.write("t/a.csv", hours(&[], None, ""));
+        world.write("old/a.csv", hours(if junk.is_some() { &[] } else { &[6] }, junk, ""));
+        let report = world.run(&of(archive), &steps);
+        assert_eq!(output(&report, "look")["defective"].as_u64().unwrap_or_default(), removed, "{report:?}");
+    }
 }

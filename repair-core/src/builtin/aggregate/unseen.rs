@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::builtin::detect::{check_alignment, windows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::query::names;
 use crate::lake::{PresenceRequest, RowCountRequest, overlay};
 use crate::model::{Findings, Interval, Key, SlotRule, Table, Usage};
 use crate::plugin::StepContext;
@@ -99,24 +100,4 @@ impl Unseen {
 /// All times that rows of tables have.
 fn any_time() -> Result<Interval> {
     Interval::parse("1700-01-01", "2299-12-31")
-}
-
-/// Whether a query names something. Case does not matter, and the name must not be a part of a longer one.
-fn names(sql: &str, name: &str) -> bool {
-    let (sql, name) = (sql.to_lowercase(), name.to_lowercase());
-    let is_part = |character: Option<char>| character.is_some_and(|character| character.is_alphanumeric() || character == '_');
-    sql.match_indices(&name).any(|(at, _)| !is_part(sql[..at].chars().next_back()) && !is_part(sql[at + name.len()..].chars().next()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_within_a_longer_one_is_another() {
-        assert!(names("select * from \"Bars_Repaired\" b", "bars_repaired"));
-        assert!(names("select 1 from t_repaired", "t_repaired"));
-        assert!(!names("select * from old_bars_repaired", "bars_repaired"));
-        assert!(!names("select * from bars_repaired_2", "bars_repaired"));
-    }
 }

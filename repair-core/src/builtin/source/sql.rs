@@ -38,7 +38,7 @@ struct SqlConfig {
     /// Values that the query may name, as `:name`, beside `:from`, `:to`, `:now` and the parameters of the run.
     #[serde(default)]
     values: BTreeMap<String, Value>,
-    /// Whether what the query does not give did not happen. Otherwise it is only unknown; default false.
+    /// Whether what the query does not give did not happen. Otherwise it is only unknown, as it is while rows of its tables cannot be read; default false.
     #[serde(default)]
     complete: bool,
     /// Rows that one query may bring; default 500,000.
@@ -64,6 +64,21 @@ pub(super) fn register(registry: &mut Registry) {
 /// The source `sql`.
 struct Sql {
     config: SqlConfig,
+}
+
+impl Sql {
+    /// What of its tables cannot be read, in words; `None` if all can, or if nothing is concluded from what the query does not give.
+    async fn unread(&self, context: &StepContext) -> Result<Option<String>> {
+        let SqlConfig { query, lake, complete, .. } = &self.config;
+        match lake {
+            _ if !complete => Ok(None),
+            None => sql::unread(context.lake.as_ref(), &context.tables, query).await,
+            Some(profile) => {
+                let elsewhere = context.elsewhere(profile)?;
+                sql::unread(elsewhere.lake().as_ref(), &elsewhere.tables, query).await
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -120,8 +135,16 @@ impl Source for Sql {
             }
             None => Vec::new(),
         };
-        let covered =
-            request.keys.iter().filter(|_| self.config.complete).map(|key| Covered { key: key.clone(), interval: request.interval });
-        Ok(Answer::new(rows).with_covered(covered.collect()).with_said(format!("{count} rows of a query")))
+        let unread = self.unread(context).await?;
+        let covered = request
+            .keys
+            .iter()
+            .filter(|_| self.config.complete && unread.is_none())
+            .map(|key| Covered { key: key.clone(), interval: request.interval });
+        let said = match &unread {
+            Some(unread) => format!("{count} rows of a query; {unread}"),
+            None => format!("{count} rows of a query"),
+        };
+        Ok(Answer::new(rows).with_covered(covered.collect()).with_said(said))
     }
 }
