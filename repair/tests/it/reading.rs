@@ -733,7 +733,7 @@ fn what_a_source_cannot_read_is_not_absent() {
     assert_eq!(output(&report, "check")["repaired"].as_u64(), Some(1), "{report:?}");
     // A row of the table that the source cannot read is not one that the source has deleted.
     let steps = format!(
-        "  look: {{ detect: differs, with: {{ {day}, source: s, deleted: remove }}, next: fill }}\n  fill: {{ repair: backfill, of: look, with: {{ source: s, at_most: 100% }}, next: check \
+        "  look: {{ detect: differs, with: {{ {day}, source: s, deleted: {{ at_most: 50% }} }}, next: fill }}\n  fill: {{ repair: backfill, of: look, with: {{ source: s }}, next: check \
          }}\n  check: {{ verify: look, end: true }}"
     );
     for (junk, removed) in [(Some(6), 0), (None, 1)] {
