@@ -37,7 +37,7 @@ pub(crate) fn extents(lake: &Inner, table: &Table, intervals: &[Option<Interval>
             for (_, file) in files.iter().filter(|(span, _)| span.is_none_or(|span| span.overlaps(bounds))) {
                 // On a file system that keeps no times, only a change of size shows.
                 let name = file.path.strip_prefix(&lake.root).unwrap_or(&file.path).to_string_lossy();
-                listing.add(*part, name, file.bytes, file.stamp.modified_ns().to_string());
+                listing.add(*part, name, file.bytes, file.stamp.identity());
                 match file.stamp.evidence() {
                     Some(evidence) => {
                         is_settled &= file.stamp.is_settled(now, lake.settles);

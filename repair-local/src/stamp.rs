@@ -19,7 +19,7 @@ pub(crate) struct Stamp {
 }
 
 /// What only the system sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct System {
     device: u64,
     number: u64,
@@ -49,10 +49,11 @@ impl Stamp {
         }
     }
 
-    /// The time in the file, in nanoseconds since 1970; 0 if it has none.
-    pub(crate) fn modified_ns(&self) -> u128 {
+    /// What tells the file from any other of its name and size, and from itself before a write, in words for a digest.
+    pub(crate) fn identity(&self) -> String {
         let (seconds, nanos) = self.modified.unwrap_or_default();
-        u128::try_from(seconds).map_or(0, |seconds| seconds * 1_000_000_000 + u128::from(nanos))
+        let System { number, changed: (changed_s, changed_ns), .. } = self.system.unwrap_or_default();
+        format!("{seconds}.{nanos:09} {number} {changed_s}.{changed_ns:09}")
     }
 
     /// Whether the file may be known again by its size and times, within this process and for a short time.

@@ -169,6 +169,13 @@ fn a_plan_holds_as_long_as_the_same_slots_are_missing() {
     // As many are missing as before, but others.
     coins.change(DAYS[0], |_| text.replace(&gone[0], came));
     coins.refused(6, &["1 no longer missing of BTCUSD", "1 more missing of ETHUSD"]);
+    // Nor does a file of the same size and time have to be the same.
+    coins.change(DAYS[0], |_| text.clone());
+    let planned = std::fs::metadata(coins.file(DAYS[0])).unwrap().modified().unwrap();
+    coins.plan(&[]);
+    coins.change(DAYS[0], |text| text.replacen("BTCUSD", "BTCUSX", 1));
+    std::fs::File::options().append(true).open(coins.file(DAYS[0])).unwrap().set_modified(planned).unwrap();
+    coins.refused(6, &["1 more missing of BTCUSD on 2018-04-04"]);
     std::fs::remove_file(coins.file(DAYS[0])).unwrap();
     coins.refused(6, &["more missing of LTCUSD on 2018-04-04"]);
     // A file of another day does not matter, and a file that was written anew only makes it look again.

@@ -83,8 +83,14 @@ fn compression(file: &DataFile, raw: &mut dyn BufRead) -> Result<Compression> {
     }))
 }
 
-/// The error of a file that cannot be decompressed, or read.
+/// What is said of text that is in another encoding.
+const OTHER_ENCODING: &str = "the text is not in the encoding that the table says";
+
+/// The error of a file that cannot be decompressed, decoded, or read.
 pub(super) fn broken(file: &DataFile, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::InvalidData && error.get_ref().is_some_and(|said| said.to_string() == OTHER_ENCODING) {
+        return Error::invalid(format!("{OTHER_ENCODING}; correct `encoding` of the table, or restore the file"));
+    }
     match file.compression {
         Compression::None => files::io_error(error, "read", &file.path),
         // The disk's own errors pass through the decoder.
@@ -118,7 +124,7 @@ impl BufRead for Decoded {
             self.at = 0;
             match result {
                 DecoderResult::Malformed(..) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the text is not in the encoding that the table says"));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, OTHER_ENCODING));
                 }
                 DecoderResult::InputEmpty => self.is_done = is_last,
                 DecoderResult::OutputFull => {}

@@ -369,6 +369,15 @@ fn a_file_of_another_form_says_how_to_write_or_declare_it() {
     let utf16: Vec<u8> = "symbol,ts,v\nA,2024-03-04T00:00:00Z,1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let said = refusal(&csv, "a.csv", &utf16);
     assert!(said.contains("looks like UTF-16; add `csv: { encoding: utf16le }`"), "{said}");
+    let mut cut = csv.clone();
+    cut.csv.encoding = Encoding::Utf16le;
+    let half = &utf16[..utf16.len() - 1];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(half).unwrap();
+    for (file, bytes) in [("a.csv", half.to_vec()), ("a.csv.gz", gzip.finish().unwrap())] {
+        let said = refusal(&cut, file, &bytes);
+        assert!(said.starts_with("the text is not in the encoding that the table says; correct `encoding`"), "{file}: {said}");
+    }
     let list = "[{\"symbol\": \"A\", \"ts\": \"2024-03-04T00:00:00Z\", \"v\": 1},\n {\"symbol\": \"A\"}]\n";
     for list in [list.to_owned(), list.replace(['\n', ' '], ""), format!("\n [\n{}", &list[1..])] {
         let said = refusal(&jsonl(), "a.jsonl", list.as_bytes());
