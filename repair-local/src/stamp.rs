@@ -49,7 +49,7 @@ impl Stamp {
         }
     }
 
-    /// What tells the file from any other of its name and size, and from itself before a write, in words for a digest.
+    /// What another file of the same name and size would have otherwise, and what changes with every write; as text, for a digest.
     pub(crate) fn identity(&self) -> String {
         let (seconds, nanos) = self.modified.unwrap_or_default();
         let System { number, changed: (changed_s, changed_ns), .. } = self.system.unwrap_or_default();
