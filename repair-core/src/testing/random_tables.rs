@@ -312,7 +312,9 @@ fn grid(zone: &Zone, start: Timestamp, random: &mut SmallRng) -> SlotGrid {
     let at = (!at.is_empty()).then(|| at.parse().unwrap());
     let rule = SlotRule { at, tolerance_s, before: before.into_iter().collect() };
     let marks = if random.random_bool(0.3) { TimeMark::End } else { TimeMark::Start };
-    SlotGrid::with_rule(cadence, marks, &rule, zone).unwrap()
+    // Where slots of one cadence do not begin at midnight, no time marks the end of the last slot before it changes.
+    let grid = SlotGrid::with_rule(cadence, marks, &rule, zone);
+    grid.or_else(|_| SlotGrid::with_rule(cadence, TimeMark::Start, &rule, zone)).unwrap()
 }
 
 fn local(zone: &Zone, us: i64) -> DateTime {
