@@ -18,7 +18,7 @@ pub(crate) const MAX_FILE_BYTES: u64 = if cfg!(debug_assertions) { 1 << 12 } els
 /// The bytes of all files that are held for a lake: what 100,000 files of a day of hours have, and no more than a large file takes to read.
 const MAX_BYTES: usize = 96 << 20;
 
-/// What is not used for this long is forgotten, since a program that waits shall take little memory.
+/// What is not used for this long is forgotten, so that a program that waits takes little memory.
 const UNUSED: Duration = Duration::from_secs(30);
 
 /// The bytes of a file.

@@ -131,6 +131,14 @@ fn hours_in_a_column_of_their_own_are_read_with_their_date() {
         let counts = &plan["looks"][0]["counts"];
         assert_eq!((&counts["expected"], &counts["missing"]), (&Value::from(144), &Value::from(missing.len())), "{name}: {plan}");
     }
+    // Hours that somebody worked are a value of the day.
+    let world = World::new();
+    let rows: String = (4..=29).map(|day| format!("2024-03-{day:02},{}\n", 4 + day % 7)).collect();
+    folder(&world, "worked", &[("a.csv", &format!("date,hours\n{rows}"))]);
+    let (_, written, plan) = init(&world, &["lake/worked"], "worked");
+    assert!(written.contains("time: date") && !written.contains("%H"), "{written}");
+    let counts = &plan["looks"][0]["counts"];
+    assert_eq!((&counts["expected"], &counts["missing"]), (&Value::from(26), &Value::from(0)), "{plan}");
 }
 
 /// A header that names two columns alike is no row of values.

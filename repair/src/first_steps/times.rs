@@ -29,6 +29,9 @@ const OTHER: [&str; 14] =
 /// Parts of names of columns that hold hours of the day.
 const HOURS: [&str; 5] = ["hour", "stunde", "heure", "hora", "uur"];
 
+/// A column of hours of the day has at least so many different ones.
+const FEWEST_HOURS: usize = 20;
+
 /// Zones whose changes of the clock are looked for, the most common of each rule first.
 pub(super) const ZONES: [&str; 16] = [
     "Europe/Berlin",
@@ -258,7 +261,8 @@ fn with_hour(columns: &[Column], date: &Column, form: &TimeForm, guesses: &mut V
     let form = TimeForm::Pattern(format!("{pattern} %H"));
     for hour in columns.iter().filter(|column| column.name != date.name && has_part(&column.name, &HOURS)) {
         let numbers: Option<BTreeSet<u8>> = hour.present().map(|text| text.parse().ok().filter(|hour| *hour <= 24)).collect();
-        let Some(numbers) = numbers.filter(|numbers| numbers.len() > 1) else { continue };
+        // Hours that somebody worked are not those of the day.
+        let Some(numbers) = numbers.filter(|numbers| numbers.len() >= FEWEST_HOURS) else { continue };
         // Hours that are counted from 1 to 24 are named for their end.
         let is_end = numbers.contains(&24) && !numbers.contains(&0);
         let stamp_of = |row: usize| stamp(&form, &format!("{} {}", date.at(row)?, hour.at(row)?));
