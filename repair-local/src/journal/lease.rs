@@ -75,8 +75,9 @@ impl Leases {
             true => (Some(&name), None),
             false => match self.lock(&name) {
                 Ok(file) => (Some(&name), Some(file)),
-                // Another handle of the same driver proves that it is alive.
-                Err(TryLockError::WouldBlock) => (Some(&name), None),
+                // Another handle of the same driver has it, which may be gone before this one; or a program that this process is just starting,
+                // which has it from a handle that is gone. So it proves nothing of this handle.
+                Err(TryLockError::WouldBlock) => (None, None),
                 Err(TryLockError::Error(error)) => {
                     tracing::debug!(journal = %path.display(), %error, "no lock file shows that this process is alive; only its lease counts");
                     (None, None)
@@ -155,9 +156,21 @@ impl Leases {
     fn remove(&self, name: &str, file: File) {
         // A file that cannot be removed is empty, and the next lease of its name reuses it.
         let _ = fs::remove_file(self.folder.join(name));
-        drop(file);
+        unlock(file);
         files::remove_empty_folder(&self.folder);
     }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        self.held.drain().for_each(|(_, file)| unlock(file));
+    }
+}
+
+/// Gives up a lock. To close the file alone would not do: a program that this process is just starting has it open, too, until it runs.
+fn unlock(file: File) {
+    // What cannot be unlocked is closed, which unlocks it a little later.
+    let _ = file.unlock();
 }
 
 /// Who drives a run at `now`, as far as is known without writing.
@@ -253,5 +266,19 @@ mod tests {
         let mut last = Leases::of(&path);
         acquire(&mut last, &mut journal, "last").unwrap();
         last.release(&mut journal, "run", "last").unwrap();
+    }
+
+    #[test]
+    fn what_a_program_inherited_while_it_started_does_not_outlive_a_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = || Leases::of(&folder.path().join("runs.db"));
+        let mut leases = of();
+        let file = leases.lock("run.lock").unwrap();
+        let inherited = file.try_clone().unwrap();
+        leases.held.insert("run.lock".to_owned(), file);
+        assert!(matches!(of().lock("run.lock"), Err(TryLockError::WouldBlock)));
+        drop(leases);
+        of().lock("run.lock").unwrap();
+        drop(inherited);
     }
 }

@@ -491,6 +491,30 @@ async fn two_handles_of_one_process_are_two_holders() {
     assert_eq!(three.acquire("run", "b", at(3), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
+/// A program that is just being started has the locks of the process that starts it, until it runs.
+#[tokio::test]
+async fn a_lock_that_another_has_proves_nothing_of_a_driver() {
+    let (folder, path) = place();
+    let driver = SqliteJournal::open(&path).unwrap();
+    drop({
+        let before = SqliteJournal::open(&path).unwrap();
+        before.acquire("run", "a", at(0), TTL).await.unwrap();
+        before
+    });
+    let mut locks = std::fs::read_dir(folder.path().join("runs.db-leases")).unwrap();
+    let starting = std::fs::File::options().write(true).open(locks.next().unwrap().unwrap().path()).unwrap();
+    starting.try_lock().unwrap();
+    driver.acquire("run", "a", at(1), TTL).await.unwrap();
+    drop(starting);
+    let another = SqliteJournal::open(&path).unwrap();
+    assert_eq!(another.acquire("run", "b", at(2), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
+    // Once it has the lock itself, the lock shows that it is gone.
+    driver.acquire("run", "a", at(3), TTL).await.unwrap();
+    assert_eq!(another.acquire("run", "b", at(4), TTL).await.unwrap_err().kind(), ErrorKind::Conflict);
+    drop(driver);
+    another.acquire("run", "b", at(5), TTL).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_handles_that_race_for_a_run_one_wins_also_when_the_holder_is_gone() {
     let (_folder, path) = place();
