@@ -619,6 +619,16 @@ fn kept() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Forgets a folder and those below it. They follow each other, since paths are in the order of their names; to look at all would take long where many
+/// are known.
+fn forget_below(folder: &Path) {
+    let mut kept = kept();
+    let below: Vec<PathBuf> = kept.range(folder.to_owned()..).take_while(|known| known.starts_with(folder)).cloned().collect();
+    for known in below {
+        kept.remove(&known);
+    }
+}
+
 /// A folder that was there before us, so that its name is not ours to keep.
 pub(crate) fn trust_folder(folder: &Path) {
     kept().insert(folder.to_owned());
@@ -638,8 +648,8 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     if is_kept && missing.is_empty() {
         return Ok(());
     }
-    if !missing.is_empty() {
-        kept().retain(|known| !missing.iter().any(|made| known.starts_with(made)));
+    if let Some(highest) = missing.last() {
+        forget_below(highest);
         fs::create_dir_all(folder).map_err(|error| io_error(error, "create the folder", folder))?;
     }
     let to_keep: Vec<&Path> = {
@@ -665,7 +675,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
 
 /// Removes a folder if it is empty.
 pub(crate) fn remove_empty_folder(folder: &Path) {
-    kept().retain(|known| !known.starts_with(folder));
+    forget_below(folder);
     // One into which someone has put something meanwhile stays.
     let _ = fs::remove_dir(folder);
 }

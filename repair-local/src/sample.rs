@@ -43,8 +43,10 @@ pub struct Sample {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SampledRows {
-    /// The names of the columns.
+    /// The names of the columns; of one within a record, its path, with dots.
     pub names: Vec<String>,
+    /// Whether each column is within a record.
+    pub nested: Vec<bool>,
     /// The types of the columns, where the file has types.
     pub kinds: Vec<Option<DataType>>,
     /// The values of each column; none where a value is missing or empty.

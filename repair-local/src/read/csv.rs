@@ -484,6 +484,7 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
     let mut records = Records::open(table, file)?;
     let mut rows = SampledRows { names: records.names.clone(), is_whole: true, ..SampledRows::default() };
     rows.kinds = vec![None; rows.names.len()];
+    rows.nested = vec![false; rows.names.len()];
     rows.columns = vec![Vec::new(); rows.names.len()];
     let mut take = |records: &mut Records, most: usize| -> Result<bool> {
         let mut read = 0;

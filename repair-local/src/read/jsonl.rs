@@ -25,6 +25,9 @@ use crate::sample::SampledRows;
 /// A line longer than this is not a row; the file is not JSON lines.
 const MAX_LINE_BYTES: usize = 16 << 20;
 
+/// Records whose names are values, such as tickers, would make a column of each; no more than so many are looked at.
+const MOST_COLUMNS: usize = 500;
+
 /// Lines that are decoded together.
 #[derive(Default)]
 struct Chunk {
@@ -273,7 +276,7 @@ fn holds_nothing(kind: &DataType) -> bool {
     }
 }
 
-/// The values of the first lines, without nested ones.
+/// The values of the first lines, also those within records, but not those of lists.
 pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<SampledRows> {
     let mut rows = SampledRows { is_whole: true, ..SampledRows::default() };
     let mut chunks = Chunks::open(table, file)?;
@@ -288,26 +291,49 @@ pub(super) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
                 rows.odd += 1;
                 continue;
             };
-            for (name, value) in object {
-                let text = match value {
-                    Value::String(text) => Some(text).filter(|text| !text.is_empty()),
-                    Value::Null => None,
-                    Value::Object(_) | Value::Array(_) => continue,
-                    other => Some(other.to_string()),
-                };
-                let at = rows.names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                    rows.names.push(name);
-                    rows.kinds.push(None);
-                    rows.columns.push(vec![None; read]);
-                    rows.names.len() - 1
-                });
-                rows.columns[at].push(text);
-            }
+            take_values(&mut rows, object, "", read);
             read += 1;
             rows.columns.iter_mut().for_each(|values| values.resize(read, None));
         }
     }
     Ok(rows)
+}
+
+/// Adds the values of a record to row number `row`.
+fn take_values(rows: &mut SampledRows, object: Map<String, Value>, within: &str, row: usize) {
+    for (name, value) in object {
+        let path = format!("{within}{name}");
+        let text = match value {
+            Value::String(text) => Some(text).filter(|text| !text.is_empty()),
+            Value::Null => None,
+            // A path has dots between its names.
+            Value::Object(object) => {
+                if !name.contains('.') {
+                    take_values(rows, object, &format!("{path}."), row);
+                }
+                continue;
+            }
+            Value::Array(_) => continue,
+            other => Some(other.to_string()),
+        };
+        let is_nested = !within.is_empty();
+        let is_written_as_path = !is_nested || (!name.contains('.') && rows.names.len() < MOST_COLUMNS);
+        let known = rows.names.iter().zip(&rows.nested).position(|(known, nested)| *known == path && *nested == is_nested);
+        let at = match known {
+            Some(at) => at,
+            None if !is_written_as_path => continue,
+            None => {
+                rows.names.push(path);
+                rows.nested.push(is_nested);
+                rows.kinds.push(None);
+                rows.columns.push(vec![None; row]);
+                rows.names.len() - 1
+            }
+        };
+        // Of a name that a record has twice, the last counts, as it does for the parser.
+        rows.columns[at].resize(row, None);
+        rows.columns[at].push(text);
+    }
 }
 
 /// Whether an object has something that may be its time, or needs none since the path has it.

@@ -407,7 +407,12 @@ impl Shaper<'_> {
 
 /// A column of the table in a batch of a file; `None` if the file does not have it.
 fn found(table: &Table, batch: &RecordBatch, column: &str) -> Result<Option<ArrayRef>> {
-    let mut names = place_of(table, column).into_iter();
+    at_path(batch, place_of(table, column))
+}
+
+/// The column of a batch to which the names lead, through records; `None` if there is none.
+fn at_path<'a>(batch: &RecordBatch, names: impl IntoIterator<Item = &'a str>) -> Result<Option<ArrayRef>> {
+    let mut names = names.into_iter();
     let Some(mut array) = names.next().and_then(|root| batch.column_by_name(root)).cloned() else { return Ok(None) };
     for name in names {
         let Some(outer) = array.as_struct_opt() else { return Ok(None) };

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use ::arrow::array::{Array, AsArray};
 use ::arrow::compute::cast;
-use ::arrow::datatypes::DataType;
+use ::arrow::datatypes::{DataType, Fields};
 use repair_core::Result;
 use repair_core::model::{Encoding, Format, Table};
 
-use super::{BATCH_ROWS, csv, jsonl, open, parquet, unreadable};
+use super::{BATCH_ROWS, at_path, csv, jsonl, open, parquet, unreadable};
 use crate::files::{self, Compression, DataFile};
 use crate::sample::{Head, SampledRows};
 
@@ -71,16 +71,34 @@ pub(crate) fn sample(table: &Table, file: &DataFile, most: usize) -> Result<Samp
     }
 }
 
+/// The columns that have one value in each row, also those within records, and the names that lead to each. A path has dots between its names, so none
+/// has one itself.
+fn leaves<'a>(fields: &'a Fields, within: &[&'a str], found: &mut Vec<(Vec<&'a str>, DataType)>) {
+    for field in fields {
+        let mut path = within.to_vec();
+        path.push(field.name());
+        match field.data_type() {
+            DataType::Struct(_) if field.name().contains('.') => {}
+            DataType::Struct(fields) => leaves(fields, &path, found),
+            kind if kind.is_nested() || (path.len() > 1 && field.name().contains('.')) => {}
+            kind => found.push((path, kind.clone())),
+        }
+    }
+}
+
 fn of_parquet(file: &DataFile, most: usize) -> Result<SampledRows> {
     let schema = parquet::open(file)?.schema();
     let mut rows = SampledRows { is_whole: true, ..SampledRows::default() };
-    // Nested columns hold no values of one row.
-    for field in schema.fields().iter().filter(|field| !field.data_type().is_nested()) {
-        rows.names.push(field.name().clone());
-        rows.kinds.push(Some(field.data_type().clone()));
+    let mut paths = Vec::new();
+    leaves(schema.fields(), &[], &mut paths);
+    for (path, kind) in &paths {
+        rows.names.push(path.join("."));
+        rows.nested.push(path.len() > 1);
+        rows.kinds.push(Some(kind.clone()));
         rows.columns.push(Vec::new());
     }
-    let names: Vec<&str> = rows.names.iter().map(String::as_str).collect();
+    let mut names: Vec<&str> = paths.iter().filter_map(|(path, _)| path.first().copied()).collect();
+    names.dedup();
     let opened = parquet::open(file)?;
     let groups = opened.footer().num_row_groups();
     let all: u64 = (0..groups).map(|group| opened.rows_of(group)).sum();
@@ -91,9 +109,9 @@ fn of_parquet(file: &DataFile, most: usize) -> Result<SampledRows> {
             let length = (batch.num_rows() - from).min(most - kept);
             at += batch.num_rows();
             kept += length;
-            for (name, values) in names.iter().zip(columns.iter_mut()) {
-                let column = batch.column_by_name(name).map(|column| cast(&column.slice(from, length), &DataType::Utf8));
-                match column {
+            for ((path, _), values) in paths.iter().zip(columns.iter_mut()) {
+                let column = at_path(&batch, path.iter().copied())?;
+                match column.map(|column| cast(&column.slice(from, length), &DataType::Utf8)) {
                     Some(Ok(text)) => {
                         let text = text.as_string::<i32>();
                         values.extend((0..length).map(|row| text.is_valid(row).then(|| text.value(row).to_owned())));

@@ -17,11 +17,11 @@ const DELIMITERS: [char; 5] = ['\t', ';', '|', ',', ' '];
 /// Lines before the header that may say something else.
 const MOST_SKIPPED: usize = 20;
 
-/// How many fields a line has.
-fn fields(line: &str, delimiter: char) -> Vec<&str> {
+/// The fields of a line.
+fn fields(line: &str, delimiter: char, quote: char) -> Vec<&str> {
     let (mut in_quotes, mut start, mut found) = (false, 0, Vec::new());
     for (at, character) in line.char_indices() {
-        if character == '"' {
+        if character == quote {
             in_quotes = !in_quotes;
         } else if character == delimiter && !in_quotes {
             found.push(&line[start..at]);
@@ -36,19 +36,31 @@ fn fields(line: &str, delimiter: char) -> Vec<&str> {
 }
 
 /// The most frequent number of fields, and the share of lines that have it.
-fn most_frequent(lines: &[&str], delimiter: char) -> (usize, f64) {
+fn most_frequent(lines: &[&str], delimiter: char, quote: char) -> (usize, f64) {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for line in lines {
-        *counts.entry(fields(line, delimiter).len()).or_default() += 1;
+        *counts.entry(fields(line, delimiter, quote).len()).or_default() += 1;
     }
     let (count, lines_of) = counts.into_iter().max_by_key(|(_, lines)| *lines).unwrap_or((1, 0));
     (count, lines_of as f64 / lines.len().max(1) as f64)
 }
 
-/// Whether a text is a name, rather than a value: no number, no time, not empty.
-fn is_name(text: &str) -> bool {
-    let text = text.trim().trim_matches('"');
+/// A field without the quotes around it.
+fn unquoted(field: &str, quote: char) -> &str {
+    field.trim().trim_matches(quote)
+}
+
+/// Whether a field is a name, rather than a value: no number, no time, not empty.
+fn is_name(field: &str, quote: char) -> bool {
+    let text = unquoted(field, quote);
     text.chars().next().is_some_and(|first| !first.is_ascii_digit() && !"-+.?".contains(first)) && text.parse::<f64>().is_err()
+}
+
+/// The share of lines with a field that begins and ends with this character.
+fn share_within(lines: &[&str], quote: char) -> f64 {
+    let is_within = |field: &str| field.trim().len() > 1 && field.trim().starts_with(quote) && field.trim().ends_with(quote);
+    let within = lines.iter().filter(|line| line.split(['\t', ';', '|', ',']).any(is_within)).count();
+    within as f64 / lines.len().max(1) as f64
 }
 
 /// How the files seem to be written, by how they begin.
@@ -72,7 +84,14 @@ pub(super) fn guess(heads: &[Head], guesses: &mut Vec<Guess>) -> Csv {
         lines.retain(|line| !line.starts_with('#'));
         guesses.push(Guess::new("comment", "#", "some lines begin with it", Sure::Likely));
     }
-    let scored = DELIMITERS.into_iter().map(|delimiter| (delimiter, most_frequent(&lines, delimiter))).filter(|(_, (count, _))| *count > 1);
+    // The first line may have names without quotes.
+    if share_within(&lines, '\'') >= 0.9 && share_within(&lines, '"') < 0.1 {
+        csv.quote = Some('\'');
+        guesses.push(Guess::new("quote", "'", "fields begin and end with it", Sure::Likely));
+    }
+    let quote = csv.quote.unwrap_or('"');
+    let scored =
+        DELIMITERS.into_iter().map(|delimiter| (delimiter, most_frequent(&lines, delimiter, quote))).filter(|(_, (count, _))| *count > 1);
     let scored: Vec<(char, (usize, f64))> = scored.collect();
     let best = scored
         .iter()
@@ -90,7 +109,7 @@ pub(super) fn guess(heads: &[Head], guesses: &mut Vec<Guess>) -> Csv {
         let width = *count;
         let first = by_file.iter().find_map(|lines| {
             let data = lines.iter().filter(|line| csv.comment.is_none_or(|mark| !line.starts_with(mark)));
-            data.take(MOST_SKIPPED).position(|line| fields(line, *delimiter).len() == width)
+            data.take(MOST_SKIPPED).position(|line| fields(line, *delimiter, quote).len() == width)
         });
         if let Some(skip) = first.filter(|skip| *skip > 0) {
             csv.skip_lines = u32::try_from(skip).unwrap_or(0);
@@ -112,10 +131,11 @@ fn header(csv: &mut Csv, by_file: &[Vec<String>], guesses: &mut Vec<Guess>) {
         lines.iter().filter(|line| csv.comment.is_none_or(|mark| !line.starts_with(mark))).skip(csv.skip_lines as usize).cloned().collect()
     };
     let Some(lines) = by_file.iter().map(data).find(|lines| lines.len() > 1) else { return };
-    let first: Vec<String> = fields(&lines[0], csv.delimiter).into_iter().map(str::to_owned).collect();
+    let quote = csv.quote.unwrap_or('"');
+    let first: Vec<String> = fields(&lines[0], csv.delimiter, quote).into_iter().map(str::to_owned).collect();
     let distinct: BTreeSet<&String> = first.iter().collect();
-    let names = first.iter().filter(|field| is_name(field)).count();
-    let second = fields(&lines[1], csv.delimiter).into_iter().filter(|field| is_name(field)).count();
+    let names = first.iter().filter(|field| is_name(field, quote)).count();
+    let second = fields(&lines[1], csv.delimiter, quote).into_iter().filter(|field| is_name(field, quote)).count();
     if distinct.len() == first.len() && names == first.len() {
         let sure = if second < names { Sure::Sure } else { Sure::Guess };
         let why = if second < names { "the first line has names where others have values" } else { "the first line has no numbers" };
@@ -127,7 +147,7 @@ fn header(csv: &mut Csv, by_file: &[Vec<String>], guesses: &mut Vec<Guess>) {
         csv.skip_lines += 1;
         let mut taken = BTreeSet::new();
         for name in &first {
-            let name = name.trim().trim_matches('"');
+            let name = unquoted(name, quote);
             let numbered = (2..).map(|nth| format!("{name}_{nth}"));
             let own = std::iter::once(name.to_owned()).chain(numbered).find(|own| !taken.contains(own)).unwrap_or_default();
             taken.insert(own.clone());

@@ -27,6 +27,7 @@ mod times;
 mod values;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use repair_core::engine::JsonFormat;
@@ -170,6 +171,8 @@ struct Picture {
     format: Format,
     ignore: Vec<String>,
     csv: Csv,
+    /// The columns that are within records, and the path of each.
+    nested: Vec<(String, String)>,
     nulls: Vec<String>,
     quarantine: Option<u32>,
     key: Vec<String>,
@@ -223,13 +226,15 @@ fn together(rows: Vec<(SampledRows, Vec<(String, String)>)>) -> Vec<Column> {
         for (name, value) in in_path {
             if !rows.names.contains(&name) {
                 rows.names.push(name);
+                rows.nested.push(false);
                 rows.kinds.push(None);
                 rows.columns.push(vec![Some(value); length]);
             }
         }
-        for ((name, kind), values) in rows.names.into_iter().zip(rows.kinds).zip(rows.columns) {
-            let at = columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
-                columns.push(Column { name, kind: kind.clone(), values: vec![None; before] });
+        for (((name, nested), kind), values) in rows.names.into_iter().zip(rows.nested).zip(rows.kinds).zip(rows.columns) {
+            let path = nested.then(|| name.clone());
+            let at = columns.iter().position(|column| column.name == name && column.path == path).unwrap_or_else(|| {
+                columns.push(Column { name, path, kind: kind.clone(), values: vec![None; before] });
                 columns.len() - 1
             });
             columns[at].values.extend(values);
@@ -237,7 +242,27 @@ fn together(rows: Vec<(SampledRows, Vec<(String, String)>)>) -> Vec<Column> {
         before += length;
         columns.iter_mut().for_each(|column| column.values.resize(before, None));
     }
+    name_nested(&mut columns);
     columns
+}
+
+/// Gives each column within a record a name of its own: its last, or all of its path where another column is called so.
+fn name_nested(columns: &mut [Column]) {
+    let mut taken: BTreeSet<String> =
+        columns.iter().filter(|column| column.path.is_none()).map(|column| column.name.to_lowercase()).collect();
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for path in columns.iter().filter_map(|column| column.path.as_deref()) {
+        *times.entry(last(path).to_lowercase()).or_default() += 1;
+    }
+    for column in columns {
+        let Some(path) = column.path.as_deref() else { continue };
+        let (short, whole) = (last(path), path.replace('.', "_"));
+        let is_only = times.get(&short.to_lowercase()) == Some(&1);
+        let numbered = (2..).map(|nth| format!("{whole}_{nth}"));
+        let mut names = is_only.then_some(short).into_iter().chain([whole.clone()]).chain(numbered);
+        column.name = names.find(|name| taken.insert(name.to_lowercase())).unwrap_or_default();
+    }
 }
 
 impl Look {
@@ -402,6 +427,7 @@ impl Look {
             format,
             ignore: sample.ignore().to_vec(),
             csv: csv.clone(),
+            nested: columns.iter().filter_map(|column| Some((column.name.clone(), column.path.clone()?))).collect(),
             nulls,
             quarantine,
             key: names.clone(),
@@ -441,7 +467,7 @@ impl Look {
                 ));
             }
             picture.sentinels = values::sentinels(&csv, &numbers, &mut guesses);
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             for row in 0..rows_read {
                 if !key.is_empty() && key.iter().all(|column| column.at(row).is_some()) {
                     seen.insert(key.iter().filter_map(|column| column.at(row)).map(str::to_owned).collect::<Vec<_>>());

@@ -29,6 +29,14 @@ const OTHER: [&str; 14] =
 /// Parts of names of columns that hold hours of the day.
 const HOURS: [&str; 5] = ["hour", "stunde", "heure", "hora", "uur"];
 
+/// Names of columns that hold years, and parts of names of those that hold months and days of the month.
+const YEARS: [&str; 7] = ["year", "yr", "yyyy", "jahr", "annee", "année", "anno"];
+const MONTHS: [&str; 6] = ["month", "monat", "mois", "mese", "maand", "mm"];
+const DAYS: [&str; 6] = ["day", "tag", "jour", "giorno", "dag", "dd"];
+
+/// A column of days of the month has at least so many different ones; one of days of the week has seven.
+const FEWEST_DAYS: usize = 8;
+
 /// A column of hours of the day has at least so many different ones.
 const FEWEST_HOURS: usize = 20;
 
@@ -185,7 +193,9 @@ pub(super) fn guess(columns: &[Column], day_first: bool, guesses: &mut Vec<Guess
     }
     // The first of those that no other is better than.
     let rank = |one: &Candidate<'_>| (!has_part(&one.column.name, &OTHER), one.has_clock, one.distinct, has_part(&one.column.name, &OWN));
-    let best = candidates.iter().enumerate().max_by_key(|(at, one)| (rank(one), std::cmp::Reverse(*at)))?.1;
+    let Some((_, best)) = candidates.iter().enumerate().max_by_key(|(at, one)| (rank(one), std::cmp::Reverse(*at))) else {
+        return with_year(columns, guesses);
+    };
     if !best.has_clock
         && let Some(joined) =
             with_clock(columns, best.column, day_first, guesses).or_else(|| with_hour(columns, best.column, &best.form, guesses))
@@ -260,9 +270,8 @@ fn with_hour(columns: &[Column], date: &Column, form: &TimeForm, guesses: &mut V
     };
     let form = TimeForm::Pattern(format!("{pattern} %H"));
     for hour in columns.iter().filter(|column| column.name != date.name && has_part(&column.name, &HOURS)) {
-        let numbers: Option<BTreeSet<u8>> = hour.present().map(|text| text.parse().ok().filter(|hour| *hour <= 24)).collect();
         // Hours that somebody worked are not those of the day.
-        let Some(numbers) = numbers.filter(|numbers| numbers.len() >= FEWEST_HOURS) else { continue };
+        let Some(numbers) = numbers_within(hour, &(0..=24)).filter(|numbers| numbers.len() >= FEWEST_HOURS) else { continue };
         // Hours that are counted from 1 to 24 are named for their end.
         let is_end = numbers.contains(&24) && !numbers.contains(&0);
         let stamp_of = |row: usize| stamp(&form, &format!("{} {}", date.at(row)?, hour.at(row)?));
@@ -273,12 +282,76 @@ fn with_hour(columns: &[Column], date: &Column, form: &TimeForm, guesses: &mut V
         let names = format!("{}, {}", date.name, hour.name);
         guesses.push(Guess::new("time", names, "one column holds dates, and the other hours of the day", Sure::Likely));
         say_form(&form, false, false, &stamps, guesses);
-        if is_end {
-            guesses.push(Guess::new("marks", "end", "the hours go from 1 to 24, so each is named for its end", Sure::Likely));
-        }
+        say_marks(is_end, guesses);
         return Some(TimeGuess { columns: vec![date.name.clone(), hour.name.clone()], form, stamps, is_end });
     }
     None
+}
+
+/// Whether a column holds whole numbers of a range, and how many different ones.
+fn numbers_within(column: &Column, range: &std::ops::RangeInclusive<u16>) -> Option<BTreeSet<u16>> {
+    let numbers: Option<BTreeSet<u16>> = column.present().map(|text| text.parse().ok().filter(|number| range.contains(number))).collect();
+    numbers.filter(|numbers| !numbers.is_empty())
+}
+
+/// A column of years, with those of months, days and hours, where there are some.
+fn with_year(columns: &[Column], guesses: &mut Vec<Guess>) -> Option<TimeGuess> {
+    let is_year =
+        |column: &&Column| YEARS.contains(&column.name.to_lowercase().as_str()) && numbers_within(column, &(1_500..=2_200)).is_some();
+    let mut parts = vec![(columns.iter().find(is_year)?, "%Y")];
+    let month = |column: &Column| {
+        let pattern = match numbers_within(column, &(1..=12)) {
+            Some(_) => "%m",
+            None => {
+                let is_name = |pattern: &str| {
+                    let reads = |text: &str| stamp(&TimeForm::Pattern(format!("%Y %d {pattern}")), &format!("2024 1 {text}")).is_some();
+                    column.present().next().is_some() && column.present().all(reads)
+                };
+                ["%b", "%B"].into_iter().find(|pattern| is_name(pattern))?
+            }
+        };
+        has_part(&column.name, &MONTHS).then_some(pattern)
+    };
+    parts.extend(columns.iter().find_map(|column| Some((column, month(column)?))));
+    let mut is_end = false;
+    if parts.len() == 2 {
+        let is_day = |column: &&Column| {
+            has_part(&column.name, &DAYS) && numbers_within(column, &(1..=31)).is_some_and(|numbers| numbers.len() >= FEWEST_DAYS)
+        };
+        parts.extend(columns.iter().find(is_day).map(|column| (column, "%d")));
+    }
+    if parts.len() == 3 {
+        let hours = |column: &&Column| {
+            let numbers = numbers_within(column, &(0..=24)).filter(|numbers| numbers.len() >= FEWEST_HOURS)?;
+            has_part(&column.name, &HOURS).then_some(numbers)
+        };
+        if let Some((column, numbers)) = columns.iter().find_map(|column| Some((column, hours(&column)?))) {
+            is_end = numbers.contains(&24) && !numbers.contains(&0);
+            parts.push((column, "%H"));
+        }
+    }
+    let form = TimeForm::Pattern(parts.iter().map(|(_, pattern)| *pattern).collect::<Vec<_>>().join(" "));
+    let rows = parts.first().map_or(0, |(column, _)| column.values.len());
+    let stamp_of = |row: usize| {
+        let texts: Option<Vec<&str>> = parts.iter().map(|(column, _)| column.at(row)).collect();
+        stamp(&form, &texts?.join(" "))
+    };
+    let stamps: Vec<Option<Stamp>> = (0..rows).map(stamp_of).collect();
+    if stamps.iter().flatten().count() * 10 < rows * 9 {
+        return None;
+    }
+    let names: Vec<String> = parts.iter().map(|(column, _)| column.name.clone()).collect();
+    let why = if names.len() == 1 { "its numbers are years" } else { "together they are the time of a row" };
+    guesses.push(Guess::new("time", names.join(", "), why, Sure::Likely));
+    say_form(&form, false, false, &stamps, guesses);
+    say_marks(is_end, guesses);
+    Some(TimeGuess { columns: names, form, stamps, is_end })
+}
+
+fn say_marks(is_end: bool, guesses: &mut Vec<Guess>) {
+    if is_end {
+        guesses.push(Guess::new("marks", "end", "the hours go from 1 to 24, so each is named for its end", Sure::Likely));
+    }
 }
 
 /// What is known about the clock of times that carry no zone.

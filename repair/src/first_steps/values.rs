@@ -21,6 +21,8 @@ const USUAL_SENTINELS: [f64; 15] =
 #[derive(Debug, Default)]
 pub(super) struct Column {
     pub(super) name: String,
+    /// Where it is, if it is within a record.
+    pub(super) path: Option<String>,
     pub(super) kind: Option<DataType>,
     pub(super) values: Vec<Option<String>>,
 }

@@ -46,6 +46,20 @@ impl Lines {
         self.line(4, text);
     }
 
+    /// What is between brackets, on as many lines as it takes.
+    fn list(&mut self, open: &str, items: &[String], close: &str) {
+        let mut line = open.to_owned();
+        for (nth, item) in items.iter().enumerate() {
+            if line.len() + item.len() > 120 {
+                self.line(4, line.trim_end());
+                line = "  ".to_owned();
+            }
+            line.push_str(item);
+            line.push_str(if nth + 1 < items.len() { ", " } else { close });
+        }
+        self.line(4, &line);
+    }
+
     fn comment(&mut self, indent: usize, text: &str) {
         let mut line = String::new();
         for word in text.split(' ') {
@@ -87,6 +101,9 @@ fn csv_of(csv: &Csv) -> Option<String> {
     let mut parts = Vec::new();
     if csv.delimiter != plain.delimiter {
         parts.push(format!("delimiter: {}", mark(csv.delimiter)));
+    }
+    if csv.quote != plain.quote {
+        parts.push(format!("quote: {}", csv.quote.map_or_else(|| "none".to_owned(), mark)));
     }
     if csv.decimal != plain.decimal {
         parts.push(format!("decimal: {}", mark(csv.decimal)));
@@ -220,8 +237,14 @@ fn table(lines: &mut Lines, picture: &Picture, guesses: &[Guess]) {
         lines.guessed(guesses, &["ignore"], &format!("ignore: {}", list(&picture.ignore)));
     }
     if let Some(csv) = csv_of(&picture.csv) {
-        let what = ["encoding", "comment", "delimiter", "skip_lines", "trim", "header", "decimal", "thousands"];
+        let what = ["encoding", "comment", "quote", "delimiter", "skip_lines", "trim", "header", "decimal", "thousands"];
         lines.guessed(guesses, &what, &csv);
+    }
+    if !picture.nested.is_empty() {
+        lines.comment(4, "These columns are within records");
+        let paths: Vec<String> =
+            picture.nested.iter().map(|(name, path)| format!("{}: {{ path: {} }}", quoted(name), quoted(path))).collect();
+        lines.list("columns: { ", &paths, " }");
     }
     if !picture.nulls.is_empty() {
         lines.guessed(guesses, &["nulls", "no value"], &format!("nulls: {}", list(&picture.nulls)));
@@ -247,16 +270,7 @@ fn table(lines: &mut Lines, picture: &Picture, guesses: &[Guess]) {
             "The keys that were seen. One that never arrived is not among them: add it, or name a file or a table that lists all",
         );
         let keys: Vec<String> = picture.keys.iter().map(|key| if let [one] = key.as_slice() { quoted(one) } else { list(key) }).collect();
-        let mut line = String::from("keys: [");
-        for (nth, key) in keys.iter().enumerate() {
-            if line.len() + key.len() > 120 {
-                lines.line(4, line.trim_end());
-                line = "  ".to_owned();
-            }
-            line.push_str(key);
-            line.push_str(if nth + 1 < keys.len() { ", " } else { "]" });
-        }
-        lines.line(4, &line);
+        lines.list("keys: [", &keys, "]");
     }
     if let Some(cadence) = cadence_of(picture) {
         lines.guessed(guesses, &["cadence"], &cadence);

@@ -35,9 +35,20 @@ impl Random {
     }
 }
 
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Written {
+    Csv,
+    /// CSV, with this around each field.
+    Within(char),
+    /// JSON lines, with what belongs to the meter, and what was measured, in records.
+    Nested,
+}
+
 /// What a folder holds.
 #[derive(Debug)]
 struct Truth {
+    written: Written,
     delimiter: &'static str,
     decimal: &'static str,
     cadence: (&'static str, i64),
@@ -77,7 +88,13 @@ fn write(folder: &Path, seed: u64) -> Truth {
         _ => 14 + i64::try_from(random.below(10)).unwrap(),
     };
     let (by_day, has_words, sentinel) = (random.below(2) == 0, random.below(3) == 0, random.below(3) == 0);
-    let mut truth = Truth { delimiter, decimal, cadence, time, key, days, sentinel, doubled: 0, dropped: 0, rows: 0 };
+    let written = match seed % 5 {
+        2 => Written::Within('\''),
+        3 => Written::Within('"'),
+        4 => Written::Nested,
+        _ => Written::Csv,
+    };
+    let mut truth = Truth { written, delimiter, decimal, cadence, time, key, days, sentinel, doubled: 0, dropped: 0, rows: 0 };
     let start: Timestamp = FIRST_DAY.parse().unwrap();
     let series: Vec<Option<String>> = match &truth.key {
         Some((_, keys)) => keys.iter().cloned().map(Some).collect(),
@@ -88,7 +105,26 @@ fn write(folder: &Path, seed: u64) -> Truth {
     let mut header: Vec<&str> = truth.key.iter().map(|(name, _)| *name).collect();
     header.extend([time_column(time), "value"]);
     header.extend(has_words.then_some("remark"));
-    let header = header.join(delimiter) + "\n";
+    let line_of = |fields: &[String]| match written {
+        Written::Csv => fields.join(delimiter) + "\n",
+        Written::Within(quote) => fields.iter().map(|field| format!("{quote}{field}{quote}")).collect::<Vec<_>>().join(delimiter) + "\n",
+        Written::Nested => {
+            let (mut meta, mut measured) = (serde_json::Map::new(), serde_json::Map::new());
+            for (name, field) in header.iter().zip(fields) {
+                let number = || field.replace(',', ".").parse::<f64>().map_or_else(|_| field.as_str().into(), Into::into);
+                match *name {
+                    "value" => measured.insert("value".to_owned(), number()),
+                    "remark" => measured.insert("remark".to_owned(), field.as_str().into()),
+                    name => meta.insert(name.to_owned(), field.as_str().into()),
+                };
+            }
+            serde_json::json!({ "meta": meta, "data": { "measured": measured, "unit": [1] } }).to_string() + "\n"
+        }
+    };
+    let first_line = match written {
+        Written::Nested => String::new(),
+        _ => line_of(&header.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()),
+    };
     let mut files: BTreeMap<i64, String> = BTreeMap::new();
     for (number, of) in series.iter().enumerate() {
         for slot in 0..slots {
@@ -110,8 +146,8 @@ fn write(folder: &Path, seed: u64) -> Truth {
             let mut fields: Vec<String> = of.iter().cloned().collect();
             fields.extend([written, value.replace('.', decimal)]);
             fields.extend(has_words.then(|| random.one_of(&["ok", "late", "checked by hand"]).to_owned()));
-            let line = fields.join(delimiter) + "\n";
-            let text = files.entry(if by_day { slot * cadence.1 / 86_400 } else { 0 }).or_insert_with(|| header.clone());
+            let line = line_of(&fields);
+            let text = files.entry(if by_day { slot * cadence.1 / 86_400 } else { 0 }).or_insert_with(|| first_line.clone());
             text.push_str(&line);
             truth.rows += 1;
             if seed % 4 == 1 && slot % 211 == 7 {
@@ -122,7 +158,8 @@ fn write(folder: &Path, seed: u64) -> Truth {
     }
     std::fs::create_dir_all(folder).unwrap();
     for (number, text) in files {
-        std::fs::write(folder.join(format!("part-{number:03}.csv")), text).unwrap();
+        let ending = if written == Written::Nested { "jsonl" } else { "csv" };
+        std::fs::write(folder.join(format!("part-{number:03}.{ending}")), text).unwrap();
     }
     truth
 }
@@ -140,7 +177,7 @@ fn wrong(found: &FirstSteps, truth: &Truth) -> Vec<String> {
     let key = truth.key.as_ref().map_or("none", |(name, _)| name);
     let delimiter = if truth.delimiter == "\t" { "tab" } else { truth.delimiter };
     let mut expected = vec![
-        ("format", "csv".to_owned()),
+        ("format", if truth.written == Written::Nested { "jsonl" } else { "csv" }.to_owned()),
         ("delimiter", delimiter.to_owned()),
         ("header", "true".to_owned()),
         ("time", time_column(truth.time).to_owned()),
@@ -287,4 +324,84 @@ fn rows_with_many_holes_do_not_make_a_cadence_that_most_of_them_are_off() {
         let fits_all = aligned(length) == slots.len();
         assert!(length == seconds || fits_all || guess.sure != Sure::Sure, "{} is not sure: it is {seconds} s\n{text}", guess.value);
     }
+}
+
+/// Writes one file, whose rows are those of each text that a time gives, and returns the guesses and how many slots the plan misses.
+async fn looked_at(header: &str, rows: impl IntoIterator<Item = String>) -> (FirstSteps, u64) {
+    let lake = tempfile::tempdir().unwrap();
+    let text = rows.into_iter().fold(format!("{header}\n"), |text, row| text + &row + "\n");
+    std::fs::create_dir(lake.path().join("things")).unwrap();
+    std::fs::write(lake.path().join("things/a.csv"), &text).unwrap();
+    let found = Look::at(lake.path().join("things")).now().unwrap_or_else(|error| panic!("{}\n{text}", error.full()));
+    let repair = Repair::text("things.yaml", found.workflow.as_str()).lake(lake.path()).connect().await;
+    let repair = repair.unwrap_or_else(|error| panic!("{}\n{}", error.full(), found.workflow));
+    let plan = repair.plan().await.unwrap_or_else(|error| panic!("{}\n{}", error.full(), found.workflow));
+    let missing = plan.looks.iter().find(|look| look.step == "find_gaps").unwrap().counts.missing;
+    (found, missing)
+}
+
+#[tokio::test]
+async fn a_time_may_be_in_columns_of_years_months_days_and_hours() {
+    let months = || (2019..2024).flat_map(|year| (1..=12).map(move |month| (year, month))).filter(|at| *at != (2021, 5));
+    let value = |found: &FirstSteps, what: &str| found.guess(what).map_or_else(String::new, |guess| guess.value.clone());
+
+    let years = (1960..2024).filter(|year| *year != 1975).flat_map(|year| ["N", "S"].map(|region| format!("{year},{region},{}", year % 7)));
+    let (found, missing) = looked_at("Year,region,sales", years).await;
+    assert_eq!((value(&found, "time").as_str(), value(&found, "cadence").as_str(), missing), ("Year", "1y", 2), "{:?}", found.guesses);
+
+    let rows = months().flat_map(|(year, month)| ["N", "S"].map(|region| format!("{region},{month},{year},{}", month % 5)));
+    let (found, missing) = looked_at("region,month,year,sales", rows).await;
+    assert_eq!(
+        (value(&found, "time").as_str(), value(&found, "cadence").as_str(), missing),
+        ("year, month", "1mo", 2),
+        "{:?}",
+        found.guesses
+    );
+
+    let names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rows = months().map(|(year, month)| format!("{year},{},{month}.5", names[month - 1]));
+    let (found, missing) = looked_at("YEAR,Month,value", rows).await;
+    assert_eq!((value(&found, "time format").as_str(), missing), ("%Y %b", 1), "{:?}", found.guesses);
+
+    let start: Timestamp = FIRST_DAY.parse().unwrap();
+    let hours = (0..24 * 20).filter(|hour| *hour != 77).map(|hour| {
+        let at = (start + SignedDuration::from_hours(hour)).in_tz("UTC").unwrap();
+        format!("{},{},{},{},{}", at.year(), at.month(), at.day(), at.hour() + 1, hour % 11)
+    });
+    let (found, missing) = looked_at("Year,Month,Day,Hour,load", hours).await;
+    assert_eq!((value(&found, "time").as_str(), value(&found, "marks").as_str()), ("Year, Month, Day, Hour", "end"), "{:?}", found.guesses);
+    assert_eq!((value(&found, "cadence").as_str(), missing), ("1h", 1), "{:?}", found.guesses);
+
+    // What was built in a year has no time.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.csv"), "house,year_built,rooms\n1,1930,4\n2,1987,5\n3,2001,3\n").unwrap();
+    assert!(Look::at(folder.path()).now().unwrap_err().full().contains("no column holds times"));
+}
+
+/// Records of Parquet are looked into like those of JSON, and a name that two of them have becomes a name for each.
+#[tokio::test]
+async fn columns_within_records_get_a_name_and_their_path() {
+    let lake = tempfile::tempdir().unwrap();
+    std::fs::create_dir(lake.path().join("things")).unwrap();
+    let start: Timestamp = FIRST_DAY.parse().unwrap();
+    let mut text = String::new();
+    for hour in (0..72).filter(|hour| ![7, 8].contains(hour)) {
+        let at = start + SignedDuration::from_hours(hour);
+        for pair in ["a", "b"] {
+            let line = serde_json::json!({"pair": pair, "bid": {"at": at.to_string(), "value": hour}, "ask": {"value": hour + 1}, "value": 1, "list": [{"x": 1}]});
+            writeln!(text, "{line}").unwrap();
+        }
+    }
+    std::fs::write(lake.path().join("things/a.jsonl"), &text).unwrap();
+    let found = Look::at(lake.path().join("things")).now().unwrap();
+    assert!(
+        found
+            .workflow
+            .contains("columns: { at: { path: \"bid.at\" }, bid_value: { path: \"bid.value\" }, ask_value: { path: \"ask.value\" } }"),
+        "{}",
+        found.workflow
+    );
+    let repair = Repair::text("things.yaml", found.workflow.as_str()).lake(lake.path()).connect().await.unwrap();
+    let report = repair.run().await.unwrap();
+    assert_eq!((report.missing, report.step("fill").map(|step| step.output["repaired"].clone())), (0, Some(4.into())), "{report:?}");
 }
