@@ -77,6 +77,35 @@ fn is_dense(key: &[&Column], times: &[Option<i64>]) -> bool {
     2 * with_time().count() >= series * instants
 }
 
+/// Further columns of a key, which hold whole numbers, and how many rows are still at the time of another one of their series.
+fn with_whole_numbers<'a>(
+    columns: &[&'a Column],
+    times: &[Option<i64>],
+    (mut left, mut chosen): (usize, Vec<&'a Column>),
+) -> (usize, Vec<&'a Column>) {
+    let rows = times.iter().flatten().count();
+    // Whole numbers may be measured, too, so their name or their pattern must say that they identify something.
+    while chosen.len() < 3 && left * 50 > rows {
+        let is_candidate = |column: &&&Column| {
+            let distinct = column.distinct();
+            is_whole(column)
+                && column.present().count() == column.values.len()
+                && !is_version(&column.name)
+                && (2..=MOST_KEYS).contains(&distinct)
+                && !chosen.iter().any(|known: &&Column| known.name == column.name)
+        };
+        let tried = columns.iter().filter(is_candidate).take(2 * MOST_CANDIDATES).map(|one| {
+            let with: Vec<&Column> = chosen.iter().copied().chain([*one]).collect();
+            (duplicates(&with, times), with)
+        });
+        match tried.filter(|(_, with)| is_dense(with, times)).min_by_key(|(duplicates, _)| *duplicates) {
+            Some((duplicates, with)) if duplicates * 10 <= left => (left, chosen) = (duplicates, with),
+            _ => break,
+        }
+    }
+    (left, chosen)
+}
+
 /// The columns that identify a series: few texts that repeat over times, or whole numbers that do. None if times are unique without them.
 pub(super) fn key<'a>(
     columns: &[&'a Column],
@@ -119,24 +148,11 @@ pub(super) fn key<'a>(
             _ => break,
         }
     }
-    // Whole numbers may be measured, too, so their name or their pattern must say that they identify something.
-    while chosen.len() < 3 && left * 50 > rows {
-        let is_candidate = |column: &&&Column| {
-            let distinct = column.distinct();
-            is_whole(column)
-                && column.present().count() == column.values.len()
-                && !is_version(&column.name)
-                && (2..=MOST_KEYS).contains(&distinct)
-                && !chosen.iter().any(|known| known.name == column.name)
-        };
-        let tried = columns.iter().filter(is_candidate).take(2 * MOST_CANDIDATES).map(|one| {
-            let with: Vec<&Column> = chosen.iter().copied().chain([*one]).collect();
-            (duplicates(&with, times), with)
-        });
-        match tried.filter(|(_, with)| is_dense(with, times)).min_by_key(|(duplicates, _)| *duplicates) {
-            Some((duplicates, with)) if duplicates * 10 <= left => (left, chosen) = (duplicates, with),
-            _ => break,
-        }
+    (left, chosen) = with_whole_numbers(columns, times, (left, chosen));
+    // Words such as remarks may seem to be part of the key where whole numbers are all of it.
+    if left * 50 > rows && !chosen.is_empty() {
+        let alone = with_whole_numbers(columns, times, (without, Vec::new()));
+        (left, chosen) = if alone.0 * 50 <= rows { alone } else { (left, chosen) };
     }
     if chosen.is_empty() {
         // Another series may be in files that are yet to come.
