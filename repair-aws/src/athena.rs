@@ -80,8 +80,9 @@ impl Behalf {
         Self { caller, begun: Mutex::default() }
     }
 
-    /// A token that stays the same when an attempt starts again after a crash, and that no other query has.
-    fn token(&self, workgroup: &str, apart: Option<&str>, sql: &str) -> String {
+    /// A token that stays the same when an attempt starts again after a crash, and that no other query has: neither of another run, nor of a run of the same
+    /// name in another lake.
+    fn token(&self, workgroup: &str, settings: &Settings, sql: &str) -> String {
         let text = *blake3::hash(sql.as_bytes()).as_bytes();
         let number = {
             let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +93,10 @@ impl Behalf {
         let Caller { run, step, visit, attempt, .. } = &self.caller;
         let mut hasher = blake3::Hasher::new();
         let (visit, attempt, number) = (visit.to_string(), attempt.to_string(), number.to_string());
-        for part in [run.as_ref(), step, &visit, &attempt, workgroup, sql, &number].into_iter().chain(apart) {
+        let Settings { catalog, database, results, apart, .. } = settings;
+        let lake = [catalog, database, results.as_deref().unwrap_or_default()];
+        let query = [run.as_ref(), step, &visit, &attempt, workgroup, sql, &number];
+        for part in query.into_iter().chain(lake).chain(apart.as_deref()) {
             hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -210,8 +214,7 @@ impl Athena {
         }
         let (workgroup, results) = self.workgroup(behalf).await?;
         loop {
-            let token =
-                behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, self.inner.settings.apart.as_deref(), sql));
+            let token = behalf.map_or_else(|| random_token(sql), |behalf| behalf.token(&workgroup, &self.inner.settings, sql));
             let began = Timestamp::now();
             let id = self.start(behalf, &workgroup, results, &token, sql).await?;
             let found = self.finish(behalf, &id).await?;

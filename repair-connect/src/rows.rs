@@ -256,9 +256,17 @@ impl<'a> Columns<'a> {
                     return shape::cast_exact(&(Arc::new(self.instants(field.name(), &texts)?) as ArrayRef), kind);
                 }
                 let all: ArrayRef = Arc::new(texts.clone());
-                match shape::cast_strict(&all, kind) {
-                    Ok(done) => finite(field.name(), &done).map(|()| done),
-                    Err(error) => Err(self.odd_one(field, &texts).unwrap_or(error)),
+                let done = shape::cast_strict(&all, kind).map_err(|error| self.odd_one(field, &texts).unwrap_or(error))?;
+                finite(field.name(), &done)?;
+                match texts.iter().position(|text| text.is_some_and(|text| !keeps_all_of(kind, text))) {
+                    None => Ok(done),
+                    Some(row) => Err(Error::invalid(format!(
+                        "`{}`: {} in {}, of which {} would keep a part",
+                        shown(field.name()),
+                        shown(texts.value(row)),
+                        self.line(row),
+                        a_type(kind)
+                    ))),
                 }
             }
         }
@@ -295,6 +303,47 @@ impl<'a> Columns<'a> {
             all.push(Some(instant.as_microsecond()));
         }
         Ok(TimestampMicrosecondArray::from(all).with_timezone("UTC"))
+    }
+}
+
+/// Whether a type holds all of a text that it takes: a decimal all digits, a float each digit of a whole number, a date the time of day.
+fn keeps_all_of(kind: &DataType, text: &str) -> bool {
+    let text = text.trim();
+    match kind {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+            let fraction = digits.split_once('.').map_or("", |(_, fraction)| fraction).trim_end_matches('0');
+            let Ok(exponent) = exponent.parse::<i64>() else { return false };
+            // A number that ends in zeros may still be whole for a negative scale; such columns take what is a multiple.
+            i64::try_from(fraction.len()).is_ok_and(|length| length - exponent <= i64::from((*scale).max(0)))
+        }
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            let Ok(whole) = digits.parse::<u128>() else { return true };
+            let held = match kind {
+                DataType::Float32 => digits.parse::<f32>().map(f64::from),
+                _ => digits.parse::<f64>(),
+            };
+            // A float that is printed in full is a whole number itself.
+            whole < (1 << 11) || held.is_ok_and(|held| format!("{held:.0}") == whole.to_string())
+        }
+        DataType::Date32 | DataType::Date64 => {
+            let rest = text.get(10..).unwrap_or_default();
+            rest.bytes().all(|byte| matches!(byte, b'T' | b't' | b' ' | b':' | b'.' | b'0' | b'Z' | b'z' | b'+'))
+        }
+        _ => true,
+    }
+}
+
+/// A type, in a message.
+fn a_type(kind: &DataType) -> String {
+    match kind {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            format!("a decimal with {scale} digits after its mark")
+        }
+        DataType::Float16 | DataType::Float32 => "a narrow float".to_owned(),
+        DataType::Float64 => "a float".to_owned(),
+        _ => "a date".to_owned(),
     }
 }
 
@@ -446,8 +495,43 @@ fn text_of(name: &str, value: Option<&Value>, target: &Target) -> Result<Option<
     }
 }
 
+/// Refuses CSV in which a quote is never closed, which would make one value of all lines below it; or is closed by the quote of another line, which would make
+/// one value of those between.
+///
+/// # Errors
+/// `invalid`, with the line of the quote.
+pub(crate) fn refuse_open_quote(bytes: &[u8]) -> Result<()> {
+    // A quote counts where a field begins; within quotes, two are one.
+    let (mut line, mut is_start, mut opened, mut may_close) = (1u64, true, None::<u64>, false);
+    for byte in bytes {
+        if *byte == b'\n' {
+            line += 1;
+        }
+        match (opened, byte) {
+            (Some(_), b'"') => may_close = !may_close,
+            (Some(_), b',' | b'\n' | b'\r') if may_close => (opened, may_close, is_start) = (None, false, true),
+            (Some(first), _) if may_close && first < line => {
+                return Err(Error::invalid(format!(
+                    "a quote in line {first} that line {line} closes before a field ends, so that it is none of a value"
+                )));
+            }
+            (Some(_), _) if may_close => (opened, may_close, is_start) = (None, false, false),
+            (Some(_), _) => {}
+            (None, b'"') if is_start => (opened, is_start) = (Some(line), false),
+            (None, byte) => is_start = matches!(byte, b',' | b'\n' | b'\r'),
+        }
+    }
+    match opened.filter(|_| !may_close) {
+        None => Ok(()),
+        Some(line) => {
+            Err(Error::invalid(format!("a quote in line {line} that is never closed, so that all lines below it would be one value")))
+        }
+    }
+}
+
 fn of_csv(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    refuse_open_quote(bytes)?;
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(false).from_reader(bytes);
     let mut record = csv::StringRecord::new();
     let broken = |error: csv::Error| Error::invalid(format!("something that is not CSV ({error})"));
@@ -620,4 +704,44 @@ pub(crate) fn as_json(batches: &[RecordBatch]) -> Result<Vec<Value>> {
 /// If they cannot be taken.
 pub(crate) fn only(batch: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
     Ok(arrow::compute::filter_record_batch(batch, &BooleanArray::from(keep))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_that_is_never_closed_is_found() {
+        for whole in ["a,b\n1,2\n", "a,\"b\"\n\"1\n,2\",3\n", "\"a\"\"b\"", "a\"b,c\n", "\"\"\"\"", "\"a\"b\"c\n", ""] {
+            refuse_open_quote(whole.as_bytes()).unwrap_or_else(|error| panic!("{whole:?}: {error}"));
+        }
+        for (open, line) in [("a,b\n1,\"2\n3,4\n", 2), ("\"a\"\"\n", 1), ("\"a\"\n\"", 2), ("a\r\n\r\nb,\"\"\",c", 3)] {
+            let error = refuse_open_quote(open.as_bytes()).unwrap_err();
+            assert!(error.message().contains(&format!("in line {line} ")), "{open:?}: {error}");
+        }
+        let error = refuse_open_quote(b"a,b\n1,\"2\n3,\"4\n").unwrap_err();
+        assert!(error.message().contains("a quote in line 2 that line 3 closes before a field ends"), "{error}");
+    }
+
+    #[test]
+    fn what_a_type_would_keep_a_part_of_is_known() {
+        let (decimal, date) = (DataType::Decimal128(10, 2), DataType::Date32);
+        for (kind, whole) in [
+            (&decimal, &["1.25", "-1.250", "7", "1.5e0", "125e-2", "12.3e1", "+5.0"][..]),
+            (&DataType::Float64, &["9007199254740992", "9007199254740994", "0.1", "1e22", "-007", "123456789012"]),
+            (&DataType::Float32, &["16777216", "0.1", "3.402823e38", "33554432"]),
+            (&date, &["2024-02-29", "2024-02-29T00:00:00Z", "2024-02-29 00:00:00.000+00:00"]),
+            (&DataType::Utf8, &["anything"]),
+        ] {
+            whole.iter().for_each(|text| assert!(keeps_all_of(kind, text), "{kind} {text}"));
+        }
+        for (kind, parts) in [
+            (&decimal, &["1.239", "-0.005", "1e-3", "1.25e-1"][..]),
+            (&DataType::Float64, &["9007199254740993", "-12345678901234567890"]),
+            (&DataType::Float32, &["16777217"]),
+            (&date, &["2024-02-29T13:00:00Z", "2024-02-29T00:00:00.001Z"]),
+        ] {
+            parts.iter().for_each(|text| assert!(!keeps_all_of(kind, text), "{kind} {text}"));
+        }
+    }
 }

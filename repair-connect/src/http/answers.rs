@@ -16,6 +16,8 @@ pub enum Means {
     Empty,
     /// There are no rows, and the API vouches for it.
     Absent,
+    /// The pages end before this one: it has no rows, and those before are all.
+    End,
     /// The API must be asked more slowly.
     Throttled,
     /// Access was refused.
@@ -32,7 +34,7 @@ impl Means {
     /// The kind of error that it is, if it is one.
     pub(super) fn kind(self) -> Option<ErrorKind> {
         match self {
-            Self::Rows | Self::Empty | Self::Absent => None,
+            Self::Rows | Self::Empty | Self::Absent | Self::End => None,
             Self::Throttled => Some(ErrorKind::Throttled),
             Self::Denied => Some(ErrorKind::Denied),
             Self::Transient => Some(ErrorKind::Transient),

@@ -227,7 +227,15 @@ fn without_parameters(mut url: Url, names: &[String]) -> Url {
 fn found(at: &Place, headers: &HeaderMap, body: Option<&Value>) -> Result<Option<String>> {
     let there = match at {
         Place::Header(name) => return Ok(text(headers, name).filter(|text| !text.is_empty()).map(str::to_owned)),
-        Place::Link => return Ok(headers.get_all("link").iter().filter_map(|value| value.to_str().ok()).find_map(next_link)),
+        Place::Link => {
+            for value in headers.get_all("link") {
+                let text = value.to_str().map_err(|_| Error::invalid("a header `Link` that is not text"))?;
+                if let Some(next) = next_link(text)? {
+                    return Ok(Some(next));
+                }
+            }
+            return Ok(None);
+        }
         Place::Body(at) => body.and_then(|body| body.pointer(at)),
     };
     match there {
@@ -240,24 +248,75 @@ fn found(at: &Place, headers: &HeaderMap, body: Option<&Value>) -> Result<Option
 }
 
 /// The target of `rel="next"` in a header `Link` (RFC 8288, section 3).
-fn next_link(header: &str) -> Option<String> {
-    let mut rest = header;
-    while let Some((_, after)) = rest.split_once('<') {
-        let (target, after) = after.split_once('>')?;
-        let end = after.find(",").filter(|_| !after.is_empty()).unwrap_or(after.len());
-        let parameters = after.get(..end).unwrap_or_default();
-        let is_next = parameters.split(';').map(str::trim).any(|parameter| {
-            parameter.split_once('=').is_some_and(|(name, value)| {
-                name.trim().eq_ignore_ascii_case("rel")
-                    && value.trim().trim_matches('"').split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
-            })
-        });
-        if is_next {
-            return Some(target.trim().to_owned());
+///
+/// # Errors
+/// `invalid` if the header is not of that form: it may be the one that leads on.
+fn next_link(header: &str) -> Result<Option<String>> {
+    let odd =
+        || Error::invalid("a header `Link` that is not of the form `<address>; rel=\"next\"`, so it is not known whether a page follows");
+    let mut rest = header.trim_start_matches([',', ' ', '\t']);
+    while !rest.is_empty() {
+        let (target, after) = rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or_else(odd)?;
+        let (parameters, after) = parameters(after).ok_or_else(odd)?;
+        let is_next = |(name, value): &(String, String)| {
+            name.eq_ignore_ascii_case("rel") && value.split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
+        };
+        if parameters.iter().any(is_next) {
+            return Ok(Some(target.trim().to_owned()));
         }
-        rest = after.get(end..).unwrap_or_default();
+        rest = after.trim_start_matches([',', ' ', '\t']);
     }
-    None
+    Ok(None)
+}
+
+/// The parameters of a link, and what is behind the comma after them. Within quotes, commas and semicolons are part of a value. Quotes are sometimes written as
+/// apostrophes.
+fn parameters(text: &str) -> Option<(Vec<(String, String)>, &str)> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start();
+    loop {
+        rest = match rest.chars().next() {
+            None => return Some((found, "")),
+            Some(',') => return Some((found, rest.get(1..)?)),
+            Some(';') => rest.get(1..)?.trim_start(),
+            Some(_) => return None,
+        };
+        let end = rest.find(['=', ';', ',']).unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        let Some(value) = after.strip_prefix('=') else {
+            found.push((name.trim().to_owned(), String::new()));
+            rest = after.trim_start();
+            continue;
+        };
+        let value = value.trim_start();
+        let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''));
+        let (value, after) = match quote {
+            Some(quote) => {
+                let (mut text, mut is_escaped, mut end) = (String::new(), false, None);
+                for (at, character) in value.char_indices().skip(1) {
+                    match character {
+                        '\\' if !is_escaped => is_escaped = true,
+                        _ if character == quote && !is_escaped => {
+                            end = Some(at + 1);
+                            break;
+                        }
+                        _ => {
+                            text.push(character);
+                            is_escaped = false;
+                        }
+                    }
+                }
+                (text, value.get(end?..)?)
+            }
+            None => {
+                let end = value.find([';', ',']).unwrap_or(value.len());
+                let (text, after) = value.split_at(end);
+                (text.trim().to_owned(), after)
+            }
+        };
+        found.push((name.trim().to_owned(), value));
+        rest = after.trim_start();
+    }
 }
 
 #[cfg(test)]
@@ -273,10 +332,16 @@ mod tests {
             (r#"<https://a/b?page=1>; rel="prev", </b?x=1,2>; title="x"; rel=next"#, Some("/b?x=1,2")),
             (r#"<https://a/b>; rel="next first""#, Some("https://a/b")),
             (r#"<https://a/b>; rel="nextish""#, None),
+            (r#"<https://a/b?page=2>; title="a, b; rel=\"prev\""; rel="next""#, Some("https://a/b?page=2")),
+            (r#"<https://a/a>; rel=first ,<https://a/b>; crossorigin; rel='next'"#, Some("https://a/b")),
+            (r#"<https://a/b>;rel="last";title="<https://a/c>; rel=next""#, None),
+            (r#"</x>, </b>; REL=Next"#, Some("/b")),
             ("", None),
-            ("<", None),
         ] {
-            assert_eq!(next_link(header).as_deref(), expected, "{header}");
+            assert_eq!(next_link(header).unwrap().as_deref(), expected, "{header}");
+        }
+        for odd in ["<", "https://a/b; rel=next", r#"<https://a/b>; title="a"#, "<a> rel=next", r#"<a>; rel="next" x"#] {
+            assert!(next_link(odd).unwrap_err().message().contains("not of the form"), "{odd}");
         }
     }
 

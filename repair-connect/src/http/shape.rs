@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use repair_core::text::visible;
 use repair_core::workflow::{Expression, Variables};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -9,9 +10,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::http::answers::check_pointer;
+use crate::rows;
+
+/// How many characters of a header are shown.
+const SHOWN_CHARS: usize = 80;
 
 /// How many rows one page may have.
 const MOST_ROWS: usize = 1_000_000;
+
+/// Below this, a float has every whole number, and JSONata computes with floats.
+const EXACT_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// What to do about an answer that has nothing where its rows belong.
 const NOTHING: &str = "if that is how it says that there are none, add `optional: true` to `rows`, or a rule to `answers`";
@@ -22,7 +30,7 @@ const NOTHING: &str = "if that is how it says that there are none, add `optional
 pub struct RowsConfig {
     /// The place in the body, as a JSON Pointer such as `/results`; by default the whole body.
     pub at: Option<String>,
-    /// Whether an answer without rows may have nothing there, or null. Otherwise it is refused, since it may be an error, or a page of another form.
+    /// Whether an answer without rows may have nothing there, or null; of CSV, not even a header. Otherwise it is refused, since it may be an error, or a page of another form.
     pub optional: bool,
     /// Whether there is an object by key, and the name of the field for the key that each row then gets.
     pub by_key: Option<String>,
@@ -43,7 +51,13 @@ pub struct RowsConfig {
 pub(super) enum Shape {
     Json { at: String, by_key: Option<String>, by_time: Option<String>, arrays: bool, shared: BTreeMap<String, String>, optional: bool },
     Expression { expression: Expression, optional: bool },
-    Csv,
+    Csv { optional: bool },
+}
+
+/// The beginning of a text, for messages.
+fn shortened(text: &str) -> String {
+    let cut: String = text.chars().take(SHOWN_CHARS).collect();
+    if cut.len() < text.len() { cut + "…" } else { cut }
 }
 
 /// A row as an API has it.
@@ -53,9 +67,6 @@ impl Shape {
     pub(super) fn new(config: &RowsConfig) -> Result<Self> {
         let RowsConfig { at, optional, by_key, by_time, shared, arrays, jsonata, csv } = config.clone();
         let forms = usize::from(by_time.is_some()) + usize::from(arrays);
-        if csv && optional {
-            return Err(Error::invalid("`optional` is for bodies of JSON; CSV without rows is its header alone"));
-        }
         let is_json = at.is_some() || by_key.is_some() || !shared.is_empty() || forms > 0;
         if (csv && (is_json || jsonata.is_some())) || (jsonata.is_some() && is_json) || forms > 1 {
             return Err(Error::invalid(
@@ -63,7 +74,7 @@ impl Shape {
             ));
         }
         if csv {
-            return Ok(Self::Csv);
+            return Ok(Self::Csv { optional });
         }
         if let Some(text) = jsonata {
             let text = text.trim().strip_prefix("{%").and_then(|text| text.strip_suffix("%}")).unwrap_or(&text).to_owned();
@@ -75,7 +86,7 @@ impl Shape {
     }
 
     pub(super) fn is_csv(&self) -> bool {
-        matches!(self, Self::Csv)
+        matches!(self, Self::Csv { .. })
     }
 
     /// Where a row is, for messages.
@@ -85,7 +96,7 @@ impl Shape {
             Some(format!("/{}", value.replace('~', "~0").replace('/', "~1")))
         };
         match self {
-            Self::Csv => format!("in row {}", index + 1),
+            Self::Csv { .. } => format!("in row {}", index + 1),
             Self::Expression { .. } => format!("in row {} of what `jsonata` finds", index + 1),
             Self::Json { at, by_key, by_time, arrays, .. } => {
                 let key = field(by_key).unwrap_or_default();
@@ -102,20 +113,57 @@ impl Shape {
         }
     }
 
+    /// The rows of a body of CSV, whose header must have these columns.
+    ///
+    /// # Errors
+    /// `invalid` if it has not, or is no CSV.
+    pub(super) fn rows_of_csv<'a>(&self, body: &[u8], columns: impl Iterator<Item = &'a str>) -> Result<Vec<Fields>> {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return match self {
+                Self::Csv { optional: true } => Ok(Vec::new()),
+                _ => Err(Error::invalid(
+                    "nothing, where CSV with a header belongs; if that is how it says that there are no rows, add `optional: true` to `rows`",
+                )),
+            };
+        }
+        rows::refuse_open_quote(body)?;
+        let broken = |error: csv::Error| Error::invalid(format!("something that is not CSV ({error})"));
+        let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(body);
+        let names: Vec<String> = reader.headers().map_err(broken)?.iter().map(|name| name.trim().to_owned()).collect();
+        // What has no such header may be a page of another kind, such as one that says what is wrong.
+        if let Some(column) = columns.into_iter().find(|column| !names.iter().any(|name| name == column)) {
+            return Err(Error::invalid(format!("no column `{column}` in the header `{}`", visible(&shortened(&names.join(","))))));
+        }
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(broken)?;
+            let value = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+            rows.push(names.iter().cloned().zip(record.iter().map(value)).collect());
+        }
+        Ok(rows)
+    }
+
     /// The rows of a body of JSON, which are taken out of it.
     ///
     /// # Errors
     /// `invalid` if what is there are no rows.
     pub(super) fn rows(&self, body: &mut Value) -> Result<Vec<Fields>> {
         let rows = match self {
-            Self::Csv => Err(Error::internal("a body of CSV is read as JSON")),
+            Self::Csv { .. } => Err(Error::internal("a body of CSV is read as JSON")),
             Self::Expression { expression, optional } => {
                 let found = expression.evaluate(&Variables { output: body.clone(), ..Variables::default() })?;
                 if found.is_null() && !optional {
                     return Err(Error::invalid(format!("nothing where the expression of `jsonata` looks; {NOTHING}")));
                 }
                 // An expression that finds one thing returns it without a list.
-                list(if found.is_object() { Value::Array(vec![found]) } else { found }, "the expression")
+                let rows = list(if found.is_object() { Value::Array(vec![found]) } else { found }, "the expression")?;
+                match rows.iter().flatten().find(|(_, value)| value.as_f64().is_some_and(|number| number.abs() >= EXACT_WHOLE)) {
+                    None => Ok(rows),
+                    Some((name, value)) => Err(Error::invalid(format!(
+                        "a `{name}` of {value}, and `jsonata` keeps all digits of whole numbers only below 2^53; find the rows with `at`, or have this sent as a text"
+                    ))),
+                }
             }
             Self::Json { at, by_key, by_time, arrays, shared, optional } => {
                 let shared: Vec<(String, Value)> =
@@ -298,6 +346,7 @@ mod tests {
             (json!({ "by_time": "t" }), json!([1]), "where an object by time belongs"),
             (json!({ "at": "a.b" }), json!({}), "write a JSON Pointer, such as `/a/b`"),
             (json!({ "csv": true, "at": "/a" }), json!({}), "in several ways"),
+            (json!({ "jsonata": "$output" }), json!([{ "n": 9_007_199_254_740_993_u64 }]), "only below 2^53"),
         ] {
             assert!(rows(config.clone(), body).unwrap_err().to_string().contains(why), "{config}");
         }

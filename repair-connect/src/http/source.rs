@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use repair_core::builtin::Period;
 use repair_core::lake::shape;
-use repair_core::model::{Cadence, ColumnType, Interval, Key, SlotGrid};
+use repair_core::model::{Cadence, ColumnType, Interval, Key, SlotGrid, Table};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, Result};
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -80,7 +80,7 @@ config! {
         /// More columns, filled if the table has them.
         #[serde(default)]
         pub optional: BTreeMap<String, String>,
-        /// What becomes of rows in which a field of `columns` is null: `keep` (the default), or `refuse`.
+        /// What becomes of rows in which a field of `columns` is null, or without `columns` any field: `keep` (the default), or `refuse`.
         #[serde(default)]
         pub nulls: Nulls,
         /// The types of columns, as in a table's `columns`, for a table that has no file yet which says them.
@@ -315,7 +315,7 @@ impl HttpSource {
     }
 
     /// What a reply is: the rows of a page and what else is in its body, or none.
-    fn page(&self, context: &StepContext, call: &Call, reply: &Reply) -> Result<Page> {
+    fn page(&self, context: &StepContext, table: &Table, call: &Call, reply: &Reply) -> Result<Page> {
         let mut body: Option<Value> = if self.shape.is_csv() { None } else { serde_json::from_slice(&reply.body).ok() };
         let rule = ruling(&self.answers, reply.status.as_u16(), body.as_ref());
         match rule {
@@ -324,15 +324,20 @@ impl HttpSource {
                     return Err(self.requests.api.refused_as(context, call, reply, rule, kind));
                 }
             }
+            // A part of what was asked for is no whole answer, whatever it has.
+            None if reply.status == StatusCode::PARTIAL_CONTENT => {
+                let why = "a part of what was asked for (status 206); if further pages bring the rest, add the rule `{ status: 206, means: rows }` to `answers`";
+                return Err(self.requests.api.unusable(call, why, &reply.body));
+            }
             None if reply.status.is_success() => {}
             None => return Err(self.requests.api.refusal(context, call, reply)),
         }
         let means = rule.map(|rule| rule.means);
-        let none = matches!(means, Some(Means::Empty | Means::Absent));
+        let none = matches!(means, Some(Means::Empty | Means::Absent | Means::End));
         let rows = if none {
             Ok(Vec::new())
         } else if self.shape.is_csv() {
-            of_csv(&reply.body)
+            self.shape.rows_of_csv(&reply.body, self.named_fields(table))
         } else {
             let body = match &mut body {
                 Some(body) => body,
@@ -342,17 +347,31 @@ impl HttpSource {
         };
         self.requests.check_secrets(call, &reply.body)?;
         let rows = rows.map_err(|error| self.requests.api.no_page(call, error.message(), &reply.body))?;
-        Ok(Page { rows, is_absent: means == Some(Means::Absent), body })
+        Ok(Page {
+            rows,
+            is_absent: means == Some(Means::Absent),
+            is_unproven: means == Some(Means::Empty),
+            is_end: means == Some(Means::End),
+            body,
+        })
     }
 
-    /// A row with the table's columns, and its time.
-    fn row(&self, asked: &Asking<'_>, fields: &Fields, secrets: &[Secret]) -> Result<(Timestamp, Key, Map<String, Value>)> {
+    /// The fields that every row must have. A row without the key may be of the one that was asked for.
+    fn named_fields<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a str> {
+        let time = self.time_field.as_ref().unwrap_or(&table.time);
+        let all = [time].into_iter().chain(&self.key).chain(self.columns.values());
+        all.map(String::as_str).filter(|name| !name.starts_with('/'))
+    }
+
+    /// A row with the table's columns: its time as the API has it, and as the table has it; its key; and its values.
+    fn row(&self, asked: &Asking<'_>, fields: &Fields, secrets: &[Secret]) -> Result<(Timestamp, Timestamp, Key, Map<String, Value>)> {
         let Asking { request, columns, grid, keys } = asked;
         let table = &request.table;
         let time_field = self.time_field.as_deref().unwrap_or(&table.time);
         let time = field(fields, time_field).filter(|time| !time.is_null());
         let time = time.ok_or_else(|| Error::invalid(format!("a row without the field `{time_field}`, its time")))?;
-        let time = self.times.of_row(self.times.read(time)?, *grid);
+        let said = self.times.read(time)?;
+        let time = self.times.of_row(said, *grid);
         let mut row = Map::new();
         let mut key = Vec::new();
         for (number, column) in table.key.iter().enumerate() {
@@ -382,6 +401,9 @@ impl HttpSource {
                 |name: &str| name == time_field || self.key.iter().chain(&table.key).any(|key| key == name) || row.contains_key(name);
             let others: Vec<(String, Value)> =
                 fields.iter().filter(|(name, _)| !is_own(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+            if let Some((name, _)) = others.iter().find(|(_, value)| value.is_null() && self.nulls == Nulls::Refuse) {
+                return Err(Error::invalid(format!("a row without a value of `{name}`")));
+            }
             row.extend(others);
         }
         for (column, name) in &self.columns {
@@ -397,7 +419,7 @@ impl HttpSource {
                 row.insert(column.clone(), field(fields, name).cloned().unwrap_or(Value::Null));
             }
         }
-        Ok((time, key, row))
+        Ok((said, time, key, row))
     }
 
     /// All pages of a request.
@@ -417,11 +439,12 @@ impl HttpSource {
         let mut seen: BTreeSet<(Key, Timestamp)> = BTreeSet::new();
         loop {
             let reply = self.requests.api.send(context, &call).await?;
-            let page = self.page(context, &call, &reply)?;
+            let page = self.page(context, &request.table, &call, &reply)?;
             asked.is_absent |= page.is_absent;
+            asked.is_unproven |= page.is_unproven;
             let (mut new, mut latest, mut rows) = (0, None, Vec::new());
             for (index, fields) in page.rows.iter().enumerate() {
-                let (time, key, row) = self.row(asking, fields, &call.secrets).map_err(|error| {
+                let (said, time, key, row) = self.row(asking, fields, &call.secrets).map_err(|error| {
                     let why = format!("{}: {}", self.shape.place(&page.rows, index), error.message());
                     self.requests.api.no_page(&call, &why, &reply.body)
                 })?;
@@ -430,14 +453,16 @@ impl HttpSource {
                     continue;
                 }
                 new += 1;
-                latest = latest.max(Some(time));
-                if self.outside == Outside::Refuse || request.interval.contains(time) || marks_slot_in(request, asking.grid, time) {
+                // The next page is asked for in the times of the API, whatever they mark in the table.
+                latest = latest.max(Some(said));
+                if self.outside == Outside::Refuse || is_within(request, asking.grid, time) {
                     asked.keys.insert(key);
                     rows.push(row);
                 }
             }
             let bounds = Bounds { provider: &self.requests.provider, base: &base, below: below.as_ref(), secrets: &call.secrets };
             let onward = match &self.pages {
+                _ if page.is_end => None,
                 Pages::Number { parameter, first } if !page.rows.is_empty() => {
                     Some(Onward::Parameter(parameter.clone(), first.saturating_add(paging.pages() + 1).to_string()))
                 }
@@ -494,9 +519,12 @@ impl HttpSource {
     }
 }
 
-/// Whether a time marks a slot of the requested interval, where it marks the end of a slot.
-fn marks_slot_in(request: &Request, grid: Option<SlotGrid>, time: Timestamp) -> bool {
-    grid.is_some_and(|grid| grid.slots_in(&request.interval).contains(grid.slot_of(time)))
+/// Whether a time is one of the requested interval: of a table with slots, whether its slot is.
+fn is_within(request: &Request, grid: Option<SlotGrid>, time: Timestamp) -> bool {
+    match grid {
+        Some(grid) => grid.slots_in(&request.interval).contains(grid.slot_of(time)),
+        None => request.interval.contains(time),
+    }
 }
 
 /// A request, and what is known of its table.
@@ -512,6 +540,10 @@ struct Asking<'a> {
 struct Page {
     rows: Vec<Fields>,
     is_absent: bool,
+    /// Whether that it has no rows proves nothing.
+    is_unproven: bool,
+    /// Whether the pages end before it.
+    is_end: bool,
     /// The body without its rows.
     body: Option<Value>,
 }
@@ -524,6 +556,8 @@ struct Asked {
     /// The keys of which there are rows.
     keys: BTreeSet<Key>,
     is_absent: bool,
+    /// Whether a page proves nothing, so that neither does the answer.
+    is_unproven: bool,
     pages: u64,
 }
 
@@ -540,20 +574,6 @@ fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a Value> {
             }
         }
     }
-}
-
-fn of_csv(body: &[u8]) -> Result<Vec<Fields>> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let broken = |error: csv::Error| Error::invalid(format!("something that is not CSV ({error})"));
-    let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(body);
-    let names: Vec<String> = reader.headers().map_err(broken)?.iter().map(|name| name.trim().to_owned()).collect();
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(broken)?;
-        let value = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
-        rows.push(names.iter().cloned().zip(record.iter().map(value)).collect());
-    }
-    Ok(rows)
 }
 
 #[async_trait]
@@ -574,7 +594,7 @@ impl Source for HttpSource {
         self.check(request)?;
         let columns = self.known.of(context, &request.table, Some(&self.types)).await?;
         let asking = Asking { request, columns: columns.as_deref(), grid: request.table.grid().ok(), keys: request.keys.iter().collect() };
-        let Asked { mut batches, keys: known, is_absent, pages } = self.ask(context, &asking).await?;
+        let Asked { mut batches, keys: known, is_absent, is_unproven, pages } = self.ask(context, &asking).await?;
         if self.order == Order::NewestFirst {
             batches.reverse();
         }
@@ -588,7 +608,7 @@ impl Source for HttpSource {
         // A request for all keys is one for whatever there is.
         let (keys, for_all) = if request.keys.is_empty() { (vec![Key::default()], true) } else { (request.keys.clone(), false) };
         let is_known = |key: &Key| if for_all { !known.is_empty() } else { known.contains(key) };
-        let vouched = keys.into_iter().filter(|key| (is_absent && known.is_empty()) || (self.vouches && is_known(key)));
+        let vouched = keys.into_iter().filter(|key| !is_unproven && ((is_absent && known.is_empty()) || (self.vouches && is_known(key))));
         let covered = interval.map_or_else(Vec::new, |interval| vouched.map(|key| Covered { key, interval }).collect());
         Ok(Answer::new(batches).with_covered(covered).with_requests(pages).with_said(self.said.clone()))
     }

@@ -501,6 +501,108 @@ async fn a_value_that_is_null_is_one_or_refuses_the_answer() {
 }
 
 #[tokio::test]
+async fn without_columns_any_value_that_is_null_refuses_the_answer() {
+    let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": null }]))).await;
+    assert_eq!(fetched(&server, json!({})).await.unwrap().rows[0].num_rows(), 1);
+    let error = fetched(&server, json!({ "nulls": "refuse" })).await.map(|answer| hours(&answer)).unwrap_err();
+    assert!(error.to_string().contains("a row without a value of `value`"), "{error}");
+}
+
+/// The same rows as text.
+fn csv_of(rows: std::ops::Range<u32>) -> String {
+    rows.fold("ts,value\n".to_owned(), |text, hour| text + &format!("2024-03-04T{hour:02}:00:00Z,{}\n", value("a", hour)))
+}
+
+#[tokio::test]
+async fn what_is_not_the_csv_that_was_expected_is_not_an_answer_without_rows() {
+    let noted = csv_of(5..7).replacen(",value", ",value,note", 1);
+    let (open, closed_elsewhere) = (noted.replacen("00Z,", "00Z,7,\"a", 1), noted.replace("00Z,", "00Z,7,\"a"));
+    for (body, why) in [
+        (String::new(), "add `optional: true` to `rows`"),
+        ("\n  \n".to_owned(), "add `optional: true` to `rows`"),
+        ("<html>Too many requests</html>".to_owned(), "no column `ts` in the header `<html>Too many requests</html>`"),
+        (json!({ "error": "slow down" }).to_string(), "no column `ts` in the header"),
+        ("time,value\n".to_owned(), "no column `ts` in the header `time,value`"),
+        (open, "a quote in line 2 that is never closed"),
+        (closed_elsewhere, "a quote in line 2 that line 3 closes"),
+    ] {
+        for number in ["1", "3"] {
+            let odd = body.clone();
+            let server = Server::start(move |seen, _| match seen.query("page") {
+                page if page == Some(number) => ok(odd.clone()),
+                Some("1") => ok(csv_of(4..6)),
+                Some("2") => ok(csv_of(6..8)),
+                _ => ok("ts,value\n"),
+            })
+            .await;
+            let mut with = json!({ "rows": { "csv": true }, "pages": { "page": "page" }, "vouches": true });
+            let error = fetched(&server, with.clone()).await.map(|answer| hours(&answer)).unwrap_err();
+            assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(why), "{body}: {error}");
+            if why.contains("optional") {
+                with["rows"]["optional"] = true.into();
+                let found = hours(&fetched(&server, with).await.unwrap());
+                assert_eq!(found, if number == "1" { vec![] } else { vec![4, 5, 6, 7] }, "{body:?}");
+            }
+        }
+    }
+}
+
+/// The API has starts of slots, and the table their ends.
+#[tokio::test]
+async fn pages_after_a_time_and_rows_outside_are_found_by_the_times_of_the_api_and_the_slots_of_the_table() {
+    let server = Server::start(|seen, _| {
+        let after = seen.query("since").unwrap_or("2024-03-03");
+        let all = (3..8).filter(|hour| format!("2024-03-04T{hour:02}:00:00Z").as_str() > after).take(2);
+        ok(Value::from(all.map(row).collect::<Vec<_>>()))
+    })
+    .await;
+    let world = World::new();
+    let asked = |from: &str, to: &str| {
+        let table = table(&world).with_time_marks(repair_core::model::TimeMark::End);
+        Request::new(table, vec!["a".into()], Interval::parse(from, to).unwrap())
+    };
+    let times = |answer: &Answer| -> Vec<i64> {
+        let of = |batch: &arrow::array::RecordBatch| {
+            let times = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
+            times.values().iter().map(|us| us / 3_600_000_000 % 24).collect::<Vec<_>>()
+        };
+        answer.rows.iter().flat_map(of).collect()
+    };
+    let with = json!({ "time": { "marks": "start" }, "pages": { "after": "since" } });
+    let all = asked("2024-03-04T00:00:00Z", "2024-03-05T00:00:00Z");
+    let answer = source(&server.url, with.clone()).unwrap().fetch(&within(&world), &all).await.unwrap();
+    assert_eq!((times(&answer), answer.requests), (vec![4, 5, 6, 7, 8], 4));
+    // The row that ends where the interval begins is of the slot before.
+    let some = asked("2024-03-04T05:00:00Z", "2024-03-04T07:00:00Z");
+    let mut dropping = with;
+    dropping["outside"] = "drop".into();
+    let answer = source(&server.url, dropping).unwrap().fetch(&within(&world), &some).await.unwrap();
+    assert_eq!(times(&answer), [6, 7]);
+}
+
+#[tokio::test]
+async fn an_answer_vouches_only_if_all_of_its_pages_do() {
+    for (status, rule, expected) in [
+        (404, Some("empty"), Ok(0)),
+        (404, Some("end"), Ok(1)),
+        (404, None, Err(ErrorKind::NotFound)),
+        (206, None, Err(ErrorKind::Invalid)),
+        (206, Some("rows"), Ok(1)),
+    ] {
+        let server = Server::start(move |seen, _| match seen.query("page") {
+            Some("1") => ok(json!([row(5), row(6)])),
+            Some("2") => Reply(status, Vec::new(), b"[]".to_vec(), 0),
+            _ => ok(json!([])),
+        })
+        .await;
+        let answers: Vec<Value> = rule.iter().map(|means| json!({ "status": status, "means": means })).collect();
+        let answer = fetched(&server, json!({ "pages": { "page": "page" }, "vouches": true, "answers": answers })).await;
+        let found = answer.map(|answer| (hours(&answer), answer.covered.len())).map_err(|error| error.kind());
+        assert_eq!(found, expected.map(|covered| (vec![5, 6], covered)), "{status} {rule:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_without_a_file_has_the_types_that_are_declared() {
     let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": 5, "other": "1.50" }]))).await;
     let world = World::new();

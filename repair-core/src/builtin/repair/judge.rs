@@ -123,8 +123,12 @@ impl Question<'_> {
                 let time_us = times.value(row);
                 let slot = self.slot(&key, time_us)?;
                 if slot <= seen.last {
-                    let how = if slot == seen.last { "twice a row" } else { "out of order, a row" };
-                    return Err(self.implausible(&format!("{how} of {key} at {}", instant(time_us))));
+                    let at = instant(time_us);
+                    return Err(self.implausible(&if slot == seen.last {
+                        format!("twice a row of {key} at {at}")
+                    } else {
+                        format!("rows out of order: one of {key} at {at} follows a later one")
+                    }));
                 }
                 seen.last = slot;
                 seen.rows += 1;
