@@ -7,12 +7,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::shape::{self, LeftOut};
-use repair_core::model::{Csv, Encoding, OnBadRow, Table, Usage};
+use repair_core::model::{ColumnType, Csv, Encoding, OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
 use super::records::{Broken, Dialect, Splitter};
-use super::text::{INFER_ROWS, Inferred, Last};
+use super::text::{self, INFER_ROWS, Inferred, Last};
 use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
@@ -386,6 +386,41 @@ struct Typer<'a> {
     last: Option<(Vec<DataType>, SchemaRef)>,
 }
 
+/// What shows, before the types of the other columns are known, that a row cannot be read.
+struct LeftOutRows<'a> {
+    /// Where its time is.
+    timed: Vec<usize>,
+    /// Where its key is, as far as it is in the file.
+    keys: Vec<usize>,
+    /// The columns whose types are declared.
+    declared: Vec<(usize, ColumnType, Vec<&'a str>)>,
+}
+
+impl<'a> LeftOutRows<'a> {
+    fn of(table: &'a Table, names: &[String]) -> Self {
+        let place = |name: &str| names.iter().position(|known| known == name);
+        let of_type = |(at, name): (usize, &String)| {
+            let kind = table.type_of(name).filter(|_| !is_place(table, name))?;
+            Some((at, kind, table.nulls_of(name).collect()))
+        };
+        Self {
+            timed: time_places(table, names),
+            keys: table.key.iter().filter_map(|key| place(key)).collect(),
+            declared: names.iter().enumerate().filter_map(of_type).collect(),
+        }
+    }
+
+    fn has(&self, table: &Table, records: &Records) -> bool {
+        let is_other = |(at, kind, nulls): &(usize, ColumnType, Vec<&str>)| {
+            let value = std::str::from_utf8(records.field(*at)).unwrap_or_default();
+            !value.is_empty() && !nulls.contains(&value) && !text::fits(value, *kind, &table.csv)
+        };
+        (!self.timed.is_empty() && !self.timed.iter().any(|at| super::may_be_a_time(records.field(*at))))
+            || self.keys.iter().any(|at| records.field(*at).is_empty())
+            || self.declared.iter().any(is_other)
+    }
+}
+
 /// A column whose type is found by its values.
 struct OfValues<'a> {
     /// Its number among those that are usable, and in the file.
@@ -434,9 +469,9 @@ impl<'a> Typer<'a> {
         let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
         // Rows that are left out say nothing about the others.
-        let timed = if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) { time_places(table, &records.names) } else { Vec::new() };
+        let left_out = matches!(table.on_bad_row, OnBadRow::Quarantine(_)).then(|| LeftOutRows::of(table, &records.names));
         while rows < INFER_ROWS && records.next(file)? {
-            if records.odd().is_some() || (!timed.is_empty() && !timed.iter().any(|at| super::may_be_a_time(records.field(*at)))) {
+            if records.odd().is_some() || left_out.as_ref().is_some_and(|left_out| left_out.has(table, records)) {
                 continue;
             }
             for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {

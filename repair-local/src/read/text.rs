@@ -348,6 +348,18 @@ pub(super) fn data_type(kind: ColumnType) -> DataType {
     }
 }
 
+/// Whether a text is a value of a declared type, as [`values`] parses it.
+pub(super) fn fits(text: &str, kind: ColumnType, csv: &Csv) -> bool {
+    let plain = || plain_number(text, csv);
+    match kind {
+        ColumnType::Integer => plain().is_some_and(|number| whole(&number).is_some()),
+        ColumnType::Number => plain().is_some_and(|number| float(&number).is_some()),
+        ColumnType::Boolean => boolean(text).is_some(),
+        ColumnType::Decimal(precision, scale) => plain().is_some_and(|number| decimal(&number, precision, scale).is_some()),
+        _ => true,
+    }
+}
+
 /// What a value of a type is called.
 fn noun(kind: &DataType) -> &'static str {
     match kind {
