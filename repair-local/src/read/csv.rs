@@ -12,7 +12,7 @@ use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
 use super::records::{Broken, Dialect, Splitter};
-use super::text::{self, INFER_ROWS, Inferred, Last};
+use super::text::{self, INFER_ROWS, Inferred, Last, Value};
 use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
@@ -465,13 +465,14 @@ impl<'a> Typer<'a> {
 
     /// What the first rows hold, and how many they are.
     fn infer(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
+        if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) {
+            return self.infer_kept(table, file, records);
+        }
         let of_values = &mut self.of_values;
         let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
-        // Rows that are left out say nothing about the others.
-        let left_out = matches!(table.on_bad_row, OnBadRow::Quarantine(_)).then(|| LeftOutRows::of(table, &records.names));
         while rows < INFER_ROWS && records.next(file)? {
-            if records.odd().is_some() || left_out.as_ref().is_some_and(|left_out| left_out.has(table, records)) {
+            if records.odd().is_some() {
                 continue;
             }
             for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {
@@ -484,6 +485,50 @@ impl<'a> Typer<'a> {
             rows += 1;
         }
         Ok((inferred, rows))
+    }
+
+    /// The same of a table that leaves rows out: they say nothing about the others. A row is left out also for a word in a column of numbers, which shows only when the types of
+    /// all columns are known; without it, other columns may have other types.
+    fn infer_kept(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
+        let left_out = LeftOutRows::of(table, &records.names);
+        let of_values = &mut self.of_values;
+        // What each row has in each column, with the text of what is no number.
+        let mut kept: Vec<(u64, Vec<Option<(Value, Box<str>)>>)> = Vec::new();
+        let mut rows = 0;
+        while rows < INFER_ROWS && records.next(file)? {
+            if records.odd().is_some() || left_out.has(table, records) {
+                continue;
+            }
+            let mut values = Vec::with_capacity(of_values.len());
+            for OfValues { at, nulls, last, .. } in &mut *of_values {
+                let value = std::str::from_utf8(records.field(*at)).unwrap_or("\u{fffd}");
+                values.push((!value.is_empty() && !nulls.contains(&value)).then(|| {
+                    let known = last.value(value, &table.csv);
+                    (known, if known.is_number() { Box::default() } else { value.into() })
+                }));
+            }
+            kept.push((records.offset(), values));
+            rows += 1;
+        }
+        loop {
+            let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
+            for (offset, values) in &kept {
+                for (kind, value) in inferred.iter_mut().zip(values) {
+                    value.iter().for_each(|(value, text)| kind.add_known(text, *value, *offset));
+                }
+            }
+            let are_numbers: Vec<bool> = inferred.iter().map(|kind| kind.data_type().is_numeric()).collect();
+            let before = kept.len();
+            kept.retain(|(_, values)| {
+                let is_wrong = |(value, is_of_numbers): (&Option<(Value, Box<str>)>, &bool)| {
+                    *is_of_numbers && value.as_ref().is_some_and(|(value, _)| !value.is_number())
+                };
+                !values.iter().zip(&are_numbers).any(is_wrong)
+            });
+            if kept.len() == before {
+                return Ok((inferred, rows));
+            }
+        }
     }
 
     fn described(

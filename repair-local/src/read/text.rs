@@ -119,6 +119,10 @@ enum Kind {
 }
 
 impl Value {
+    pub(super) fn is_number(self) -> bool {
+        matches!(self.kind, Kind::Whole | Kind::Float)
+    }
+
     pub(super) fn of(text: &str, csv: &Csv) -> Self {
         let kind = |text: &str| match type_of(text, csv) {
             DataType::Int64 => Kind::Whole,

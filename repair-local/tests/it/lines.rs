@@ -360,6 +360,17 @@ fn rows_that_are_left_out_decide_no_types() {
             assert_eq!(block_on(repair_core::plugin::left_out(&world.lake, &declared)).unwrap().0.rows(), 1, "{junk}");
         }
     }
+    // Nothing is declared, and a word stands in a column of numbers.
+    let keyed = csv.clone().with_key(["k"]);
+    let junk = "A,2024-03-04T09:00:00Z,offline,offline,offline\n";
+    for text in [format!("k,ts,id,b,v\n{junk}{text}"), format!("k,ts,id,b,v\n{text}{junk}")] {
+        let world = World::new();
+        world.write("t/a.csv", text.as_bytes());
+        let schema = described(&world, &keyed);
+        let kind = |name: &str| schema.field_with_name(name).unwrap().data_type().to_string();
+        assert_eq!((kind("id").as_str(), kind("b").as_str(), kind("v").as_str()), ("Int64", "Boolean", "Float64"));
+        assert_eq!(block_on(repair_core::plugin::left_out(&world.lake, &keyed)).unwrap().0.rows(), 1);
+    }
     let json = Table::new("t", Format::Jsonl, "ts").with_cadence(Cadence::HOUR).with_bad_rows(limit);
     let json = json.with_column("x", ColumnRule::default().at_path("v.v")).with_column("n", ColumnRule::of_type(ColumnType::Integer));
     let text = lines(&|hour| format!("{{\"ts\": \"2024-03-04T{hour:02}:00:00Z\", \"v\": {{\"v\": {hour}}}}}\n"));
