@@ -319,11 +319,10 @@ fn digits(kind: &DataType) -> Option<(i32, i32)> {
 fn common_decimal((whole, scale): (i32, i32), (other_whole, other_scale): (i32, i32)) -> Option<DataType> {
     let (whole, scale) = (whole.max(other_whole), scale.max(other_scale));
     let (precision, scale) = (u8::try_from((whole + scale).max(1)).ok()?, i8::try_from(scale).ok()?);
-    match precision {
-        ..=DECIMAL128_MAX_PRECISION => Some(DataType::Decimal128(precision, scale)),
-        ..=DECIMAL256_MAX_PRECISION => Some(DataType::Decimal256(precision, scale)),
-        _ => None,
+    if precision <= DECIMAL128_MAX_PRECISION {
+        return Some(DataType::Decimal128(precision, scale));
     }
+    (precision <= DECIMAL256_MAX_PRECISION).then_some(DataType::Decimal256(precision, scale))
 }
 
 /// A column that is not among a table's columns, because its types in two files have no common type, because two files write its name in
