@@ -79,7 +79,7 @@ fn has_files(data: &Path) -> Result<bool> {
     let list = |folder: &Path| fs::read_dir(folder).map_err(|error| files::io_error(error, "list", folder));
     for entry in list(data)? {
         let path = entry.map_err(|error| files::io_error(error, "list", data))?.path();
-        if path.join(PART).is_file() || path.file_name().is_some_and(|name| name == PART) {
+        if path.file_name().is_some_and(|name| name == PART) || files::there(&path.join(PART))?.is_some() {
             return Ok(true);
         }
     }

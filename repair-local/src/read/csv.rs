@@ -386,6 +386,9 @@ struct Typer<'a> {
     last: Option<(Vec<DataType>, SchemaRef)>,
 }
 
+/// What a value is, with its text if it is no number; `None` if there is none.
+type Known = Option<(Value, Box<str>)>;
+
 /// What shows, before the types of the other columns are known, that a row cannot be read.
 struct LeftOutRows<'a> {
     /// Where its time is.
@@ -493,7 +496,7 @@ impl<'a> Typer<'a> {
         let left_out = LeftOutRows::of(table, &records.names);
         let of_values = &mut self.of_values;
         // What each row has in each column, with the text of what is no number.
-        let mut kept: Vec<(u64, Vec<Option<(Value, Box<str>)>>)> = Vec::new();
+        let mut kept: Vec<(u64, Vec<Known>)> = Vec::new();
         let mut rows = 0;
         while rows < INFER_ROWS && records.next(file)? {
             if records.odd().is_some() || left_out.has(table, records) {
@@ -520,9 +523,8 @@ impl<'a> Typer<'a> {
             let are_numbers: Vec<bool> = inferred.iter().map(|kind| kind.data_type().is_numeric()).collect();
             let before = kept.len();
             kept.retain(|(_, values)| {
-                let is_wrong = |(value, is_of_numbers): (&Option<(Value, Box<str>)>, &bool)| {
-                    *is_of_numbers && value.as_ref().is_some_and(|(value, _)| !value.is_number())
-                };
+                let is_wrong =
+                    |(value, is_of_numbers): (&Known, &bool)| *is_of_numbers && value.as_ref().is_some_and(|(value, _)| !value.is_number());
                 !values.iter().zip(&are_numbers).any(is_wrong)
             });
             if kept.len() == before {
