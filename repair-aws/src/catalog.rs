@@ -193,7 +193,9 @@ impl Relation {
         let key_of = |column: &Column| table.key.iter().find(|key| key.eq_ignore_ascii_case(&column.name));
         for column in &self.columns {
             // A column with a path of its own hides one of the same name.
-            if values::rule(table, &column.name).is_some_and(|(_, rule)| rule.path.is_some()) {
+            if values::rule(table, &column.name).is_some_and(|(_, rule)| rule.path.is_some())
+                || values::has_own_columns(table, &column.name)
+            {
                 continue;
             }
             let declared = values::declared(table, self, &column.name).map(|declared| Column { name: column.name.clone(), declared });

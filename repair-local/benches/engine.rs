@@ -334,6 +334,10 @@ impl Source for Sells {
         Ok(())
     }
 
+    async fn doubt(&self, _: &StepContext, _: &repair_core::model::Table) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     async fn fetch(&self, _: &StepContext, request: &Request) -> Result<Answer> {
         const MINUTE_US: i64 = 60_000_000;
         let slots = request.interval.from().as_microsecond() / MINUTE_US..request.interval.to().as_microsecond() / MINUTE_US;

@@ -65,7 +65,25 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
     let mut usage = Usage::default();
     written.into_iter().for_each(|written| usage += written);
     files::create_folder(&place.data)?;
+    // A table without rows has columns, too: those of one file.
+    if let (Some(schema), Some((folder, _))) = (&schema, targets.first())
+        && !has_files(&place.data)?
+    {
+        usage += write::parquet(&folder.join(PART), schema, &[], Vec::new())?;
+    }
     Ok(usage)
+}
+
+/// Whether a table has any file, in its folder or in one of its partitions.
+fn has_files(data: &Path) -> Result<bool> {
+    let list = |folder: &Path| fs::read_dir(folder).map_err(|error| files::io_error(error, "list", folder));
+    for entry in list(data)? {
+        let path = entry.map_err(|error| files::io_error(error, "list", data))?.path();
+        if path.file_name().is_some_and(|name| name == PART) || files::there(&path.join(PART))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Rejects a folder that holds anything we did not write: replacing it would lose data, and leaving it would duplicate rows.

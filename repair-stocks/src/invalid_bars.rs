@@ -5,14 +5,14 @@
 //! one for outliers.
 
 use repair_core::builtin::detect::{Bound, Invalid, InvalidConfig, Rule};
-use repair_core::model::{DefectKind, ExpectedKeys, Key};
+use repair_core::model::DefectKind;
 use repair_core::plugin::Registry;
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::bar::{COLUMNS, VOLUME};
-use crate::minute_gaps::some_symbols;
+use crate::minute_gaps::{expected, some_symbols};
 
 /// The configuration of `stocks.invalid-bars`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -25,9 +25,9 @@ pub struct InvalidBarsConfig {
     /// The calendar that defines when the market is open, e.g. XNYS.
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The stocks that must be present, as values of the key column.
-    #[serde(deserialize_with = "some_symbols")]
-    pub symbols: Vec<String>,
+    /// The stocks that must be present, as values of the key column; by default those under `keys` of the table.
+    #[serde(default, deserialize_with = "some_symbols")]
+    pub symbols: Option<Vec<String>>,
     /// The beginning: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as `yesterday` or
     /// `now - 7d`.
     pub from: String,
@@ -45,7 +45,7 @@ pub struct InvalidBarsConfig {
 pub(crate) fn register(registry: &mut Registry) {
     registry.detector("stocks.invalid-bars", "finds the bars that no market can have produced", |config: InvalidBarsConfig| {
         let InvalidBarsConfig { table, calendar, symbols, from, to, allow_empty, rules } = config;
-        let keys = Some(ExpectedKeys::List(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect()));
+        let keys = expected(symbols.as_deref());
         let rules = bar_rules()?.into_iter().chain(rules).collect();
         Invalid::new(InvalidConfig { table, from, to, calendar, keys, keys_from: None, allow_empty, rules })
     });

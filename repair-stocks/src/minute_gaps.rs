@@ -1,12 +1,11 @@
 //! The detector `stocks.minute-gaps`: the minutes in which the market was open and a stock has no bar.
 //!
-//! The core's [`find_gaps`] does the search. This module requires a calendar, because no stock trades all the time, and a list of stocks,
-//! because a stock that never arrived would go unnoticed if they were read from the captured data.
+//! The core's [`find_gaps`] does the search. This module requires a calendar, because no stock trades all the time, and a list of stocks, its own or
+//! that of the table, because a stock that never arrived would go unnoticed if they were read from the captured data.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use repair_core::builtin::detect::{find_gaps, find_gaps_allow_empty, find_gaps_into, gaps_rest_on};
-use repair_core::model::{Cadence, DefectKind, Findings, Interval, Key, Lifetimes, Scope, Table};
+use repair_core::builtin::detect::{GapsConfig, find_gaps, find_gaps_allow_empty, find_gaps_into, gaps_rest_on};
+use repair_core::model::{Cadence, DefectKind, ExpectedKeys, Findings, Interval, Key, Scope, Table};
 use repair_core::plugin::{Detector, Drawing, GapSink, PluginKind, Registry, StepContext};
 use repair_core::{Error, Result};
 use schemars::JsonSchema;
@@ -26,9 +25,9 @@ pub struct MinuteGapsConfig {
     /// The calendar that defines when the market is open, e.g. XNYS.
     #[schemars(extend("x-names" = "calendar"))]
     pub calendar: String,
-    /// The stocks that must be present, as values of the key column.
-    #[serde(deserialize_with = "some_symbols")]
-    pub symbols: Vec<String>,
+    /// The stocks that must be present, as values of the key column; by default those under `keys` of the table.
+    #[serde(default, deserialize_with = "some_symbols")]
+    pub symbols: Option<Vec<String>>,
     /// The beginning: a date (from its first instant, in the table's zone), an instant, or relative to the run's now, such as `yesterday` or
     /// `now - 7d`.
     pub from: String,
@@ -41,7 +40,7 @@ pub struct MinuteGapsConfig {
 }
 
 /// Refuses a list without stocks when it is read, because an audit of no stocks would look like a clean table.
-pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let symbols = Vec::<String>::deserialize(deserializer)?;
     if symbols.is_empty() {
         return Err(D::Error::custom("`symbols` is empty, so nothing would be checked; list the stocks that must be present"));
@@ -49,7 +48,12 @@ pub(crate) fn some_symbols<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     if symbols.iter().any(|symbol| symbol.trim().is_empty()) {
         return Err(D::Error::custom("`symbols` holds an empty symbol; remove it, or name the stock"));
     }
-    Ok(symbols)
+    Ok(Some(symbols))
+}
+
+/// Stocks as expected keys.
+pub(crate) fn expected(symbols: Option<&[String]>) -> Option<ExpectedKeys> {
+    symbols.map(|symbols| ExpectedKeys::List(symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect()))
 }
 
 pub(crate) fn register(registry: &mut Registry) {
@@ -67,16 +71,11 @@ struct MinuteGaps {
 }
 
 impl MinuteGaps {
-    fn scope(&self, table: &Table, now: Timestamp) -> Result<Scope> {
-        check_minutes(table)?;
-        Ok(Scope {
-            table: table.name.clone(),
-            grid: table.grid()?,
-            keys: self.config.symbols.iter().map(|symbol| Key::from(symbol.as_str())).collect(),
-            interval: Interval::parse_at(&self.config.from, &self.config.to, &table.day_zone(), now)?,
-            calendar: self.config.calendar.clone(),
-            lifetimes: Lifetimes::default(),
-        })
+    async fn scope(&self, context: &StepContext) -> Result<Scope> {
+        let MinuteGapsConfig { table, calendar, symbols, from, to, allow_empty } = self.config.clone();
+        check_minutes(context.table(&table)?)?;
+        let keys = expected(symbols.as_deref());
+        GapsConfig { table, from, to, calendar, keys, keys_from: None, allow_empty }.scope(context).await
     }
 }
 
@@ -85,7 +84,7 @@ impl Detector for MinuteGaps {
     async fn detect(&self, context: &StepContext, again: Option<&Findings>) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
-            None => self.scope(context.table(&self.config.table)?, context.now)?,
+            None => self.scope(context).await?,
         };
         if self.config.allow_empty { find_gaps_allow_empty(context, &scope, again).await } else { find_gaps(context, &scope, again).await }
     }
@@ -93,13 +92,13 @@ impl Detector for MinuteGaps {
     async fn detect_into(&self, context: &StepContext, again: Option<&Findings>, sink: &GapSink) -> Result<Findings> {
         let scope = match again {
             Some(before) => before.scope.clone(),
-            None => self.scope(context.table(&self.config.table)?, context.now)?,
+            None => self.scope(context).await?,
         };
         find_gaps_into(context, &scope, again, self.config.allow_empty, sink).await
     }
 
     async fn rests_on(&self, context: &StepContext) -> Result<Option<String>> {
-        let scope = self.scope(context.table(&self.config.table)?, context.now)?;
+        let scope = self.scope(context).await?;
         gaps_rest_on(context, &scope, self.config.allow_empty).await
     }
 }

@@ -59,6 +59,17 @@ pub(crate) fn rule<'a>(table: &'a Table, column: &str) -> Option<(&'a str, &'a C
     found.map(|(name, rule)| (name.as_str(), rule))
 }
 
+/// Whether a column of the catalog is, or holds, what a path makes a column of its own, so that the table's columns have that in its place.
+pub(crate) fn has_own_columns(table: &Table, column: &str) -> bool {
+    let is_place = |own: &str| own.eq_ignore_ascii_case(column);
+    let mut paths = table.columns.values().filter_map(|rule| rule.path.as_deref());
+    !is_place(&table.time)
+        && !table.key.iter().any(|key| is_place(key))
+        && !table.time_columns().into_iter().any(is_place)
+        && rule(table, column).is_none_or(|(_, rule)| rule.path.is_none())
+        && paths.any(|path| path.split('.').next().is_some_and(is_place))
+}
+
 /// Where the catalog has a column; `None` if it does not have it.
 pub(crate) fn cell(table: &Table, relation: &Relation, column: &str) -> Option<Cell> {
     let Some(path) = rule(table, column).and_then(|(_, rule)| rule.path.as_deref()) else {

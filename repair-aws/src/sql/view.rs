@@ -28,6 +28,8 @@ impl Source<'_> {
             columns.iter().map(|column| column.name.clone()).filter(|column| !overlay::is_ours(column)).collect::<Vec<_>>()
         };
         let (mut own, mut others) = (names(&self.raw.columns), names(&self.raw.partitions));
+        // What a path makes a column of its own would be there as it was before a repair.
+        own.retain(|column| !values::has_own_columns(self.table, column));
         let nested = self.table.columns.iter().filter(|(_, rule)| rule.path.is_some()).map(|(column, _)| column.clone());
         for column in nested {
             if !own.iter().any(|known| known.eq_ignore_ascii_case(&column)) {

@@ -84,6 +84,9 @@ impl Export {
         };
         let request = lake.export(table, format, to).layer(layer).keys(self.keys).interval(within).declared_in(workflow.as_deref());
         let exported = request.await.map_err(failure_of_rows)?;
+        if let Some(unread) = &exported.unread {
+            remark(&format!("note: {unread}"));
+        }
         if self.json {
             print_json(&exported)?;
         } else if is_file {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use repair::core::model::unread;
 use repair::core::text::grouped;
 use repair::plan::{Amount, Estimate, Look, Plan as Planned, Reach, RepairPlan, StrategyPlan};
 use repair::{Error, ErrorKind, Result};
@@ -179,9 +180,11 @@ fn notes(plan: &Planned) -> Vec<String> {
         };
         add(counts.misplaced, "in the folder of another time");
         add(counts.stray, "too far from their folder, and not used");
-        let listed: Vec<String> = look.bad_rows.iter().map(ToString::to_string).collect();
-        add(counts.quarantined, &format!("that cannot be read and are left out: {}", listed.join("; ")));
         add(counts.other_keys, &format!("with keys that it does not expect: {}", look.other_keys.describe(counts.other_keys)));
+        if counts.quarantined > 0 {
+            let listed: Vec<String> = look.bad_rows.iter().map(ToString::to_string).collect();
+            lines.push(format!("{}: {}: {}", look.step, unread(counts.quarantined, &format!("table {}", look.table)), listed.join("; ")));
+        }
         lines.extend(look.notices.iter().map(|notice| format!("{}: {notice}", look.step)));
     }
     for repair in &plan.repairs {

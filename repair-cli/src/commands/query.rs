@@ -83,6 +83,7 @@ impl Query {
         if as_table {
             let repair = self.lake.connect(lake_before, opening).await?;
             let rows = repair.query(self.sql).first(MOST_SHOWN).await?;
+            note(&rows.unread);
             if self.json {
                 print_json(&rows)?;
             } else {
@@ -96,6 +97,7 @@ impl Query {
         let is_file = to.path().is_some();
         let repair = self.lake.connect(lake_before, opening).await?;
         let queried = repair.query(self.sql).write(format, to).await.map_err(failure_of_rows)?;
+        note(&queried.unread);
         if self.json {
             print_json(&queried)?;
             return Ok(Exit::Success);
@@ -108,6 +110,11 @@ impl Query {
         }
         Ok(Exit::Success)
     }
+}
+
+/// Says, beside the rows, which rows of the tables are not seen.
+fn note(unread: &[String]) {
+    unread.iter().for_each(|unread| remark(&format!("note: {unread}")));
 }
 
 /// The first rows, for people.

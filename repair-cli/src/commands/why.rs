@@ -19,7 +19,8 @@ pub(crate) struct Why {
     /// Which series. Separate the values of a key of several columns by commas.
     #[arg(long)]
     key: Option<String>,
-    /// An instant within the slot, such as `2024-03-04T14:31:00Z`.
+    /// The time of a row, or an instant within the slot, such as `2024-03-04T14:31:00Z`. Where times mark the ends of slots, the border of two is the time of the first one's
+    /// row.
     #[arg(long)]
     at: Timestamp,
     /// Print a JSON object.
@@ -51,7 +52,12 @@ fn text(story: &SlotStory) -> Vec<String> {
         Standing::Absent => "absent: confirmed to have no row".to_owned(),
         Standing::Missing => missing(story),
     };
-    let mut lines = vec![format!("table {}, {}, {}", story.table, story.key, story.slot), what];
+    let time = story.time.map(|time| format!("; the time of its row is {time}")).unwrap_or_default();
+    let mut lines = vec![format!("table {}, {}, {}{time}", story.table, story.key, story.slot), what];
+    lines.extend(story.other.as_ref().map(|other| {
+        let is = serde_json::to_value(other.standing).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
+        format!("  that instant also lies in another slot, {}, which is {is}: ask about it with --at {}", other.slot, other.at)
+    }));
     lines.extend(story.raw.iter().map(|row| format!("  raw: {}", short(row))));
     let is_repaired = story.repairs.iter().any(|of| of.repair.counts && of.repair.cells.is_empty());
     for of in &story.repairs {

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::builtin::{aggregate, repair};
 use crate::engine::prepare::RowsOf;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::query::{Bound, Named, NamedKind, Relation, named, names};
+use crate::lake::query::{Bound, Named, NamedKind, Relation, named};
 use crate::lake::{BatchStream, Query, ReadLake, overlay, shape};
 use crate::model::{Interval, Key, SlotGrid, SlotRange, Table};
-use crate::plugin::{StepContext, left_out};
+use crate::plugin::{self, StepContext, named_in};
 
 /// The relation of the slots that are to be repaired.
 pub(super) const MISSING: &str = "missing";
@@ -110,7 +110,7 @@ pub(super) fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch
         } else if table.key.contains(field.name()) {
             DataType::Utf8
         } else {
-            field.data_type().clone()
+            shape::plain_type(field.data_type())
         };
         columns.push(cast_with_options(column, &kind, &strict).map_err(|error| {
             Error::invalid(format!("column `{}` of the query is {}, and cannot be written as {kind}", field.name(), field.data_type()))
@@ -237,19 +237,11 @@ pub(super) fn relation_of_keys(table: &Table, keys: &[Key]) -> Result<Relation> 
     Ok(Relation { schema, rows: vec![rows] })
 }
 
-/// The rows that cannot be read of the tables that a query names, in words: where they are left out, what the query does not give may yet be there.
-pub(super) async fn unread(lake: &dyn ReadLake, tables: &BTreeMap<String, Table>, sql: &str) -> Result<Option<String>> {
-    for table in tables.values() {
-        if !names(sql, &table.name) && !names(sql, &overlay::repaired_view(&table.name)) {
-            continue;
-        }
-        let (left_out, _) = left_out(lake, table).await?;
-        if let Some(first) = left_out.iter().next() {
-            let (rows, name) = (left_out.rows(), &table.name);
-            let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
-            return Ok(Some(format!(
-                "{rows} of table `{name}` cannot be read, such as {first}, so the query does not say that anything is absent"
-            )));
+/// Why what a query does not give may yet be there, in words: rows of the tables that it names are not used.
+pub(super) async fn doubt(lake: &dyn ReadLake, tables: &BTreeMap<String, Table>, sql: &str) -> Result<Option<String>> {
+    for table in named_in(tables, sql) {
+        if let (Some(doubt), _) = plugin::doubt(lake, table, &format!("table `{}`", table.name)).await? {
+            return Ok(Some(format!("{doubt}, so the query does not say that anything is absent")));
         }
     }
     Ok(None)

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::aside;
 use crate::engine::rate::{RateLimited, RateLimiter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::query::{Bound, names};
-use crate::lake::{self, Caller, Lake, Layer, ScanRequest, overlay, shape};
+use crate::lake::query::Bound;
+use crate::lake::{self, Caller, Lake, Layer, ScanRequest, shape};
 use crate::model::{Calendar, ExpectedKeys, Findings, Scope, Table};
 use crate::plugin::{
     Asks, Clock, Detector, Elsewhere, GapSink, Plugin, PluginKind, Progress, QueryRows, Registry, Source, StepContext, UserQuery,
+    is_named_in,
 };
 use crate::price::{Budget, Meter};
 use crate::workflow::{Rate, RetryRule, Step, StepKind, Template, Variables, Workflow, limits};
@@ -235,20 +236,14 @@ impl Heeding {
             Some(ExpectedKeys::Table(from)) => Some(from.table.clone()),
             _ => None,
         });
-        let named = context.tables.keys().filter(|table| {
-            let is_named = |query: &String| names(query, table) || names(query, &overlay::repaired_view(table));
-            self.query.as_ref().is_some_and(is_named)
-        });
+        let named = context.tables.keys().filter(|table| self.query.as_ref().is_some_and(|query| is_named_in(query, table)));
         let others: BTreeSet<&String> = self.others.iter().chain(&keys).chain(named).filter(|table| **table != own).collect();
         // Findings of another look have what that one reported.
         found.counts.unread_elsewhere = 0;
         for table in others.into_iter().filter_map(|name| context.tables.get(name)) {
             let (left_out, usage) = context.left_out(table).await?;
             found.usage += usage;
-            let Some(first) = left_out.iter().next() else { continue };
-            let (rows, name) = (left_out.rows(), &table.name);
-            let (rows, it) = if rows == 1 { ("1 row".to_owned(), "was") } else { (format!("{rows} rows"), "were") };
-            let notice = format!("{rows} of table `{name}`, which this step uses, cannot be read and {it} left out, such as {first}");
+            let Some(notice) = left_out.said(&format!("table `{}`, which this step uses,", table.name)) else { continue };
             if !found.notices.contains(&notice) {
                 found.notices.push(notice);
             }

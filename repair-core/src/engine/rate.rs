@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Result;
+use crate::model::Table;
 use crate::plugin::{Answer, Clock, Limits, Request, Source, StepContext, UserQuery};
 use crate::workflow::Rate;
 
@@ -59,6 +60,10 @@ impl Source for RateLimited {
 
     async fn ready(&self) -> Result<()> {
         self.inner.ready().await
+    }
+
+    async fn doubt(&self, context: &StepContext, table: &Table) -> Result<Option<String>> {
+        self.inner.doubt(context, table).await
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {

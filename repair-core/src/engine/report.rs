@@ -11,8 +11,7 @@ use crate::engine::pure::items::ItemResult;
 use crate::engine::pure::state::{BranchState, Phase, RunState, StepState};
 use crate::error::ErrorKind;
 use crate::lake::{overlay, stale};
-use crate::model::Usage;
-use crate::model::{DefectKind, Interval, Key, OtherKeys, Scope};
+use crate::model::{DefectKind, Interval, Key, OtherKeys, Scope, Usage, unread};
 use crate::plugin::LEFT_OUT;
 use crate::text::count;
 
@@ -246,14 +245,9 @@ fn problems(state: &RunState) -> Vec<String> {
     }
     for (detect, findings) in state.findings.iter().filter(|(_, findings)| findings.counts.quarantined > 0) {
         let count = findings.counts.quarantined;
-        let (rows, were) = if count == 1 { ("row", "was") } else { ("rows", "were") };
         let listed: Vec<String> = findings.bad_rows.iter().map(ToString::to_string).collect();
         let more = if count > listed.len() as u64 { "; and more" } else { "" };
-        problems.push(format!(
-            "{detect}: {count} {rows} of table `{}` cannot be read and {were} left out: {}{more}",
-            findings.scope.table,
-            listed.join("; ")
-        ));
+        problems.push(format!("{detect}: {}: {}{more}", unread(count, &format!("table `{}`", findings.scope.table)), listed.join("; ")));
     }
     for (detect, (table, strategies)) in &state.late_truth {
         problems.extend(strategies.iter().map(|(strategy, truth)| format!("{detect}: {}", late(table, strategy, truth))));
@@ -308,18 +302,11 @@ fn stale_problem(name: &str, output: &Value) -> Option<String> {
     Some(format!("{name}: table `{}` is stale between {from} and {to}; run the workflow over that interval to recompute it", into.name))
 }
 
-/// The rows that an aggregate step did not see, because the repaired views that it read leave them out.
+/// The rows that an aggregate step did not see, because the repaired views that it read leave them out. Those that cannot be read are exceptions of the step.
 fn left_out_problems(name: &str, output: &Value) -> Vec<String> {
     let tables = output.get(LEFT_OUT).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let problem = |table: &Value| {
         let named = table.get("table")?.as_str()?;
-        if let Some(unread) = table.get("unread").and_then(Value::as_u64) {
-            let (rows, them) = if unread == 1 { ("row", "was") } else { ("rows", "were") };
-            let first = table.get("first")?.as_str()?;
-            return Some(format!(
-                "{name}: {unread} {rows} of table `{named}`, which the query reads, cannot be read and {them} left out, such as {first}"
-            ));
-        }
         let off = table.get("misaligned")?.as_u64()?;
         let all = table.get("rows")?.as_u64()?;
         let (rows, have, them) = if off == 1 { ("row", "has a time", "it") } else { ("rows", "have times", "them") };

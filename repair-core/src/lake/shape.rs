@@ -9,8 +9,8 @@ use crate::model::{Format, Key, Table};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Date32Type, Field, Float64Type, Schema, SchemaRef, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
 use arrow::util::display::array_value_to_string;
@@ -86,6 +86,11 @@ fn are_same_numbers(decimals: &ArrayRef, floats: &ArrayRef) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// The type in which values are written: a date in milliseconds would be a number for other programs.
+pub fn plain_type(kind: &DataType) -> DataType {
+    if *kind == DataType::Date64 { DataType::Timestamp(TimeUnit::Millisecond, None) } else { kind.clone() }
 }
 
 /// Whether values are text, in any of Arrow's encodings.
@@ -228,7 +233,7 @@ pub fn time_field(table: &Table) -> Field {
 
 /// The type that values of both types fit into, if there is one: no value changes, or [`cast_exact`] refuses it when it is read.
 fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Date32, Float64, Int64, Null, Timestamp, Utf8};
+    use DataType::{Date32, Dictionary, Float64, Int64, List, Null, Struct, Timestamp, Utf8};
     match (a, b) {
         _ if a == b => Some(a.clone()),
         (Null, other) | (other, Null) => Some(other.clone()),
@@ -237,7 +242,7 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
             match (wider.is_signed_integer(), narrower.is_signed_integer()) {
                 (true, true) | (false, false) => Some(wider.clone()),
                 _ if ![a, b].contains(&&DataType::UInt64) => Some(Int64),
-                _ => None,
+                _ => common_decimal(digits(a)?, digits(b)?),
             }
         }
         _ if a.is_numeric() && b.is_numeric() && (a.is_floating() || b.is_floating()) => Some(Float64),
@@ -257,10 +262,34 @@ fn common_type(format: Format, a: &DataType, b: &DataType) -> Option<DataType> {
             Some(Timestamp(TimeUnit::Microsecond, None))
         }
         _ if is_text(a) && is_text(b) => Some(Utf8),
+        (Dictionary(_, values), other) | (other, Dictionary(_, values)) => common_type(format, values, other),
+        // What one of them lacks is null in its records.
+        (Struct(fields), Struct(others)) => {
+            let mut all: Vec<Arc<Field>> = fields.to_vec();
+            for other in others {
+                let Some(known) = all.iter_mut().find(|known| known.name() == other.name()) else {
+                    all.push(Arc::new(other.as_ref().clone().with_nullable(true)));
+                    continue;
+                };
+                *known = common_field(format, known, other)?;
+            }
+            let nullable = |field: &Arc<Field>| match others.find(field.name()) {
+                Some(_) => field.clone(),
+                None => Arc::new(field.as_ref().clone().with_nullable(true)),
+            };
+            Some(Struct(all.iter().map(nullable).collect()))
+        }
+        (List(item), List(other)) => Some(List(common_field(format, item, other)?)),
         // In text files, values of several types are text.
         _ if format != Format::Parquet && !a.is_nested() && !b.is_nested() => Some(Utf8),
         _ => None,
     }
+}
+
+/// The field of records, or the item of lists, that holds the values of both.
+fn common_field(format: Format, one: &Field, other: &Field) -> Option<Arc<Field>> {
+    let kind = common_type(format, one.data_type(), other.data_type())?;
+    Some(Arc::new(Field::new(one.name(), kind, one.is_nullable() || other.is_nullable())))
 }
 
 /// Whether a zone is UTC by any of its usual names.
@@ -286,11 +315,14 @@ fn digits(kind: &DataType) -> Option<(i32, i32)> {
     })
 }
 
-/// The decimal that holds all digits of both; `None` if it would need more than Arrow's 128-bit decimals have.
+/// The decimal that holds all digits of both; `None` if it would need more than Arrow's widest decimals have.
 fn common_decimal((whole, scale): (i32, i32), (other_whole, other_scale): (i32, i32)) -> Option<DataType> {
     let (whole, scale) = (whole.max(other_whole), scale.max(other_scale));
-    let precision = u8::try_from((whole + scale).max(1)).ok().filter(|precision| *precision <= DECIMAL128_MAX_PRECISION)?;
-    Some(DataType::Decimal128(precision, i8::try_from(scale).ok()?))
+    let (precision, scale) = (u8::try_from((whole + scale).max(1)).ok()?, i8::try_from(scale).ok()?);
+    if precision <= DECIMAL128_MAX_PRECISION {
+        return Some(DataType::Decimal128(precision, scale));
+    }
+    (precision <= DECIMAL256_MAX_PRECISION).then_some(DataType::Decimal256(precision, scale))
 }
 
 /// A column that is not among a table's columns, because its types in two files have no common type, because two files write its name in
@@ -882,23 +914,42 @@ mod tests {
 
     #[test]
     fn a_common_type_holds_the_values_of_both() {
-        use DataType::{Date32, Decimal128, Float32, Float64, Int8, Int32, Int64, Timestamp, UInt8, UInt64, Utf8};
+        use DataType::{
+            Date32, Decimal128, Decimal256, Dictionary, Float32, Float64, Int8, Int32, Int64, Struct, Timestamp, UInt8, UInt64, Utf8,
+        };
         let time = |unit, zone: Option<&str>| Timestamp(unit, zone.map(Into::into));
         let (micro, nano) = (TimeUnit::Microsecond, TimeUnit::Nanosecond);
+        let dictionary = |values| Dictionary(Box::new(Int32), Box::new(values));
+        let record =
+            |fields: &[(&str, DataType)]| Struct(fields.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect());
+        let list = |item| DataType::new_list(item, true);
+        // The order of the fields does not matter.
+        let sorted = |kind: Option<DataType>| kind.map(|kind| in_order(&kind));
         for (one, other, common) in [
             (Decimal128(10, 2), Decimal128(12, 4), Some(Decimal128(12, 4))),
             (Decimal128(8, 0), Decimal128(10, 2), Some(Decimal128(10, 2))),
             (Decimal128(10, 2), Decimal128(9, 5), Some(Decimal128(13, 5))),
             (Decimal128(5, -3), Decimal128(4, 2), Some(Decimal128(10, 2))),
-            (Decimal128(38, 0), Decimal128(10, 2), None),
+            (Decimal128(38, 0), Decimal128(10, 2), Some(Decimal256(40, 2))),
+            (Decimal256(76, 0), Decimal128(10, 2), None),
             (Decimal128(10, 2), Int32, Some(Decimal128(12, 2))),
             (Decimal128(10, 2), Int64, Some(Decimal128(21, 2))),
-            (Decimal128(38, 30), Int64, None),
+            (Decimal128(38, 30), Int64, Some(Decimal256(49, 30))),
             (UInt8, Decimal128(3, 1), Some(Decimal128(4, 1))),
             (Decimal128(10, 2), Float64, Some(Float64)),
             (Float32, Float64, Some(Float64)),
             (Int64, Float32, Some(Float64)),
-            (Int8, UInt64, None),
+            (Int8, UInt64, Some(Decimal128(20, 0))),
+            (dictionary(Utf8), Utf8, Some(Utf8)),
+            (dictionary(Int64), Int32, Some(Int64)),
+            (
+                record(&[("a", Int32), ("b", Utf8)]),
+                record(&[("a", Int64), ("c", list(Int32))]),
+                Some(record(&[("a", Int64), ("b", Utf8), ("c", list(Int32))])),
+            ),
+            (record(&[("a", Int32)]), record(&[("a", Utf8)]), None),
+            (list(record(&[("a", Int32)])), list(record(&[("b", Utf8)])), Some(list(record(&[("a", Int32), ("b", Utf8)])))),
+            (list(Int32), record(&[("a", Int32)]), None),
             (Date32, time(micro, None), Some(time(micro, None))),
             (Date32, time(micro, Some("UTC")), None),
             (time(micro, None), time(nano, None), Some(time(micro, None))),
@@ -908,10 +959,24 @@ mod tests {
             (time(micro, Some("UTC")), time(micro, Some("Europe/Berlin")), None),
             (Int64, Utf8, None),
         ] {
-            assert_eq!(common_type(Format::Parquet, &one, &other), common, "{one} and {other}");
-            assert_eq!(common_type(Format::Parquet, &other, &one), common, "{other} and {one}");
+            assert_eq!(sorted(common_type(Format::Parquet, &one, &other)), common, "{one} and {other}");
+            assert_eq!(sorted(common_type(Format::Parquet, &other, &one)), common, "{other} and {one}");
         }
         assert_eq!(common_type(Format::Csv, &Int64, &Utf8), Some(Utf8), "in text files, values of several types are text");
+    }
+
+    /// A type with the fields of its records in order.
+    fn in_order(kind: &DataType) -> DataType {
+        match kind {
+            DataType::Struct(fields) => {
+                let mut fields: Vec<Field> =
+                    fields.iter().map(|field| field.as_ref().clone().with_data_type(in_order(field.data_type()))).collect();
+                fields.sort_by(|one, other| one.name().cmp(other.name()));
+                DataType::Struct(fields.into())
+            }
+            DataType::List(item) => DataType::List(Arc::new(item.as_ref().clone().with_data_type(in_order(item.data_type())))),
+            other => other.clone(),
+        }
     }
 
     fn schema(fields: &[(&str, DataType)]) -> Schema {

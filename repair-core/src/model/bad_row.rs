@@ -58,6 +58,19 @@ struct BadFile {
     listed: Vec<BadRow>,
 }
 
+/// Says how many rows of something cannot be read, in the words that all outputs have.
+///
+/// ```
+/// use repair_core::model::unread;
+///
+/// assert_eq!(unread(1, "table `bars`"), "1 row of table `bars` cannot be read and was left out");
+/// assert_eq!(unread(2, "table `bars`"), "2 rows of table `bars` cannot be read and were left out");
+/// ```
+pub fn unread(rows: u64, of: &str) -> String {
+    let (rows, were) = if rows == 1 { ("1 row".to_owned(), "was") } else { (format!("{rows} rows"), "were") };
+    format!("{rows} of {of} cannot be read and {were} left out")
+}
+
 impl Quarantine {
     /// The most rows of a file that are listed one by one. Beyond, they are counted.
     pub const MOST: usize = 10_000;
@@ -70,6 +83,11 @@ impl Quarantine {
     /// The rows that are listed, in order of file and line.
     pub fn iter(&self) -> impl Iterator<Item = &BadRow> {
         self.files.values().flat_map(|file| &file.listed)
+    }
+
+    /// Says how many rows of something cannot be read, with the first of them; `None` if all can.
+    pub fn said(&self, of: &str) -> Option<String> {
+        self.iter().next().map(|first| format!("{}, such as {first}", unread(self.rows(), of)))
     }
 
     /// Adds a row.

@@ -24,7 +24,7 @@ mod usage;
 mod weekly;
 mod zone;
 
-pub use bad_row::{BadRow, Quarantine};
+pub use bad_row::{BadRow, Quarantine, unread};
 pub use cadence::Cadence;
 pub use calendar::{Always, Calendar, Session, outside};
 pub use cells::{BadCells, Cells};

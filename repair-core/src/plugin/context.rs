@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::{self, Caller, Lake, ReadLake, RowCountRequest};
-use crate::model::{Calendar, Interval, OnBadRow, Quarantine, SlotRule, Table, Usage};
+use crate::lake::{self, Caller, Lake, ReadLake};
+use crate::model::{Calendar, Table, Usage};
 use crate::plugin::Source;
 use crate::yaml::close_name;
 
@@ -307,32 +307,7 @@ impl Elsewhere {
     }
 }
 
-/// As [`StepContext::left_out`], of a table of this lake.
-pub(crate) async fn left_out(lake: &dyn ReadLake, table: &Table) -> Result<(Quarantine, Usage)> {
-    if table.on_bad_row == OnBadRow::Refuse {
-        return Ok(Default::default());
-    }
-    // Slots do not matter, so none need be known; nor do keys, but a row without its key cannot be read.
-    let rows = Table { cadence: None, slots: SlotRule::default(), keys: None, ..table.clone() };
-    let counts = lake.row_counts(&rows, &RowCountRequest::new(Interval::parse("1700-01-01", "2299-12-31")?, 86_400)).await;
-    match counts {
-        Ok(counts) => Ok((counts.quarantine, counts.usage)),
-        // Who reads it says so.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Default::default()),
-        Err(error) => Err(error.on("table", &table.name)),
-    }
-}
-
 impl StepContext {
-    /// The rows of a table that cannot be read, and that its `on_bad_row` leaves out of every answer; and what it takes to count them. A detector counts those of the table
-    /// that it examines by itself. Of other tables that a step reads, nobody would hear.
-    ///
-    /// # Errors
-    /// Those of reading, and `invalid` if there are more such rows than the table allows.
-    pub async fn left_out(&self, table: &Table) -> Result<(Quarantine, Usage)> {
-        left_out(self.lake.as_ref(), table).await
-    }
-
     /// The same context with another now.
     #[must_use]
     pub fn with_now(mut self, now: Timestamp) -> Self {

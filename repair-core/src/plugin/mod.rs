@@ -13,9 +13,9 @@ mod repairer;
 mod sensor;
 mod source;
 mod task;
+mod unseen;
 
 pub use aggregator::{AggregateRequest, Aggregated, Aggregator, LEFT_OUT};
-pub(crate) use context::left_out;
 pub use context::{Calls, Clock, Elsewhere, Progress, ScaledClock, StepContext, SystemClock};
 pub use deliver::{Deliver, Message};
 pub use detector::{Asks, Detector, GapSink};
@@ -26,3 +26,5 @@ pub use repairer::{PlannedUnits, Reads, Repairer};
 pub use sensor::Sensor;
 pub use source::{Answer, Covered, Limits, Request, Source};
 pub use task::Task;
+pub(crate) use unseen::named_in;
+pub use unseen::{doubt, is_named_in, left_out, strays};

@@ -179,6 +179,16 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// Why it does not vouch for what it does not have, although it otherwise would: rows of its files cannot be read, for example. It is asked this when a repair that used it
+    /// leaves slots as they were, and the run reports it. By default, there is nothing to say.
+    ///
+    /// # Errors
+    /// Those of looking.
+    async fn doubt(&self, context: &StepContext, table: &Table) -> Result<Option<String>> {
+        let _ = (context, table);
+        Ok(None)
+    }
+
     /// Asks. It must be safe to ask again.
     ///
     /// # Errors

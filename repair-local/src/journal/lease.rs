@@ -156,19 +156,20 @@ impl Leases {
     fn remove(&self, name: &str, file: File) {
         // A file that cannot be removed is empty, and the next lease of its name reuses it.
         let _ = fs::remove_file(self.folder.join(name));
-        unlock(file);
+        unlock(&file);
+        drop(file);
         files::remove_empty_folder(&self.folder);
     }
 }
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        self.held.drain().for_each(|(_, file)| unlock(file));
+        self.held.values().for_each(unlock);
     }
 }
 
 /// Gives up a lock. To close the file alone would not do: a program that this process is just starting has it open, too, until it runs.
-fn unlock(file: File) {
+fn unlock(file: &File) {
     // What cannot be unlocked is closed, which unlocks it a little later.
     let _ = file.unlock();
 }

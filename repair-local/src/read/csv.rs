@@ -7,12 +7,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use repair_core::lake::shape::{self, LeftOut};
-use repair_core::model::{Csv, Encoding, OnBadRow, Table, Usage};
+use repair_core::model::{ColumnType, Csv, Encoding, OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
 use super::records::{Broken, Dialect, Splitter};
-use super::text::{INFER_ROWS, Inferred, Last};
+use super::text::{self, INFER_ROWS, Inferred, Last, Value};
 use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
@@ -386,6 +386,44 @@ struct Typer<'a> {
     last: Option<(Vec<DataType>, SchemaRef)>,
 }
 
+/// What a value is, with its text if it is no number; `None` if there is none.
+type Known = Option<(Value, Box<str>)>;
+
+/// What shows, before the types of the other columns are known, that a row cannot be read.
+struct LeftOutRows<'a> {
+    /// Where its time is.
+    timed: Vec<usize>,
+    /// Where its key is, as far as it is in the file.
+    keys: Vec<usize>,
+    /// The columns whose types are declared.
+    declared: Vec<(usize, ColumnType, Vec<&'a str>)>,
+}
+
+impl<'a> LeftOutRows<'a> {
+    fn of(table: &'a Table, names: &[String]) -> Self {
+        let place = |name: &str| names.iter().position(|known| known == name);
+        let of_type = |(at, name): (usize, &String)| {
+            let kind = table.type_of(name).filter(|_| !is_place(table, name))?;
+            Some((at, kind, table.nulls_of(name).collect()))
+        };
+        Self {
+            timed: time_places(table, names),
+            keys: table.key.iter().filter_map(|key| place(key)).collect(),
+            declared: names.iter().enumerate().filter_map(of_type).collect(),
+        }
+    }
+
+    fn has(&self, table: &Table, records: &Records) -> bool {
+        let is_other = |(at, kind, nulls): &(usize, ColumnType, Vec<&str>)| {
+            let value = std::str::from_utf8(records.field(*at)).unwrap_or_default();
+            !value.is_empty() && !nulls.contains(&value) && !text::fits(value, *kind, &table.csv)
+        };
+        (!self.timed.is_empty() && !self.timed.iter().any(|at| super::may_be_a_time(records.field(*at))))
+            || self.keys.iter().any(|at| records.field(*at).is_empty())
+            || self.declared.iter().any(is_other)
+    }
+}
+
 /// A column whose type is found by its values.
 struct OfValues<'a> {
     /// Its number among those that are usable, and in the file.
@@ -430,13 +468,14 @@ impl<'a> Typer<'a> {
 
     /// What the first rows hold, and how many they are.
     fn infer(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
+        if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) {
+            return self.infer_kept(table, file, records);
+        }
         let of_values = &mut self.of_values;
         let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
-        // Rows that are left out say nothing about the others.
-        let timed = if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) { time_places(table, &records.names) } else { Vec::new() };
         while rows < INFER_ROWS && records.next(file)? {
-            if records.odd().is_some() || (!timed.is_empty() && !timed.iter().any(|at| super::may_be_a_time(records.field(*at)))) {
+            if records.odd().is_some() {
                 continue;
             }
             for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {
@@ -449,6 +488,49 @@ impl<'a> Typer<'a> {
             rows += 1;
         }
         Ok((inferred, rows))
+    }
+
+    /// The same of a table that leaves rows out: they say nothing about the others. A row is left out also for a word in a column of numbers, which shows only when the types of
+    /// all columns are known; without it, other columns may have other types.
+    fn infer_kept(&mut self, table: &Table, file: &DataFile, records: &mut Records) -> Result<(Vec<Inferred>, usize)> {
+        let left_out = LeftOutRows::of(table, &records.names);
+        let of_values = &mut self.of_values;
+        // What each row has in each column, with the text of what is no number.
+        let mut kept: Vec<(u64, Vec<Known>)> = Vec::new();
+        let mut rows = 0;
+        while rows < INFER_ROWS && records.next(file)? {
+            if records.odd().is_some() || left_out.has(table, records) {
+                continue;
+            }
+            let mut values = Vec::with_capacity(of_values.len());
+            for OfValues { at, nulls, last, .. } in &mut *of_values {
+                let value = std::str::from_utf8(records.field(*at)).unwrap_or("\u{fffd}");
+                values.push((!value.is_empty() && !nulls.contains(&value)).then(|| {
+                    let known = last.value(value, &table.csv);
+                    (known, if known.is_number() { Box::default() } else { value.into() })
+                }));
+            }
+            kept.push((records.offset(), values));
+            rows += 1;
+        }
+        loop {
+            let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
+            for (offset, values) in &kept {
+                for (kind, value) in inferred.iter_mut().zip(values) {
+                    value.iter().for_each(|(value, text)| kind.add_known(text, *value, *offset));
+                }
+            }
+            let are_numbers: Vec<bool> = inferred.iter().map(|kind| kind.data_type().is_numeric()).collect();
+            let before = kept.len();
+            kept.retain(|(_, values)| {
+                let is_wrong =
+                    |(value, is_of_numbers): (&Known, &bool)| *is_of_numbers && value.as_ref().is_some_and(|(value, _)| !value.is_number());
+                !values.iter().zip(&are_numbers).any(is_wrong)
+            });
+            if kept.len() == before {
+                return Ok((inferred, rows));
+            }
+        }
     }
 
     fn described(

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::bad::{At, Judge, Rows};
 use super::flat::Flat;
-use super::text::INFER_ROWS;
+use super::text::{self, INFER_ROWS};
 use super::{BATCH_ROWS, RowsOf, marks, open};
 use crate::files::DataFile;
 use crate::sample::SampledRows;
@@ -145,7 +145,7 @@ pub(super) fn columns(table: &Table, file: &DataFile) -> Result<SchemaRef> {
         for (line, bytes) in chunk.iter() {
             match serde_json::from_slice::<Value>(bytes) {
                 // Rows that are left out say nothing about the others.
-                Ok(Value::Object(object)) if keeps && !has_time(table, file, &object) => {}
+                Ok(Value::Object(object)) if keeps && (!has_time(table, file, &object) || !fits(table, &object)) => {}
                 Ok(Value::Object(mut object)) => {
                     without_nulls(table, &mut object);
                     all.add_fields(line, &object);
@@ -348,6 +348,23 @@ fn has_time(table: &Table, file: &DataFile, object: &Map<String, Value>) -> bool
         }
     };
     file.time_us.is_some() || table.time_columns().iter().any(may_be)
+}
+
+/// Whether the values of an object are of the types that are declared.
+fn fits(table: &Table, object: &Map<String, Value>) -> bool {
+    let typed = table.columns.iter().filter_map(|(name, rule)| Some((name, rule.kind?)));
+    let mut typed = typed.filter(|(name, _)| **name != table.time && !table.key.contains(name));
+    typed.all(|(name, kind)| {
+        let mut names = super::place_of(table, name).into_iter();
+        let value = names.next().and_then(|name| object.get(name));
+        match names.try_fold(value, |value, name| Some(value?.as_object()?.get(name))).flatten() {
+            Some(Value::String(text)) => table.nulls_of(name).any(|word| word == text) || text::fits(text, kind, &table.csv),
+            Some(Value::Number(number)) => text::fits(&number.to_string(), kind, &table.csv),
+            Some(Value::Bool(value)) => text::fits(&value.to_string(), kind, &table.csv),
+            // What is nested in a column that is none is said when it is read.
+            _ => true,
+        }
+    })
 }
 
 /// Takes out the table's words for no value, which say nothing about a column's type.

@@ -230,6 +230,33 @@ fn type_in(table: &Table, fields: &Fields, column: &str) -> Option<DataType> {
     None
 }
 
+/// The type of a column of a file without what `path` makes columns of their own; `None` if nothing is left. A record would show what a field was before a repair of its column.
+fn without_own_columns(table: &Table, own: &Field) -> Option<DataType> {
+    let is_place = *own.name() == table.time || table.key.contains(own.name()) || table.time_columns().contains(&own.name().as_str());
+    let of_path = |path: &'_ str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let paths = table.columns.values().filter_map(|rule| rule.path.as_deref()).map(of_path);
+    let within: Vec<Vec<String>> = paths.filter(|path| path.first() == Some(own.name())).map(|path| path[1..].to_vec()).collect();
+    let within: Vec<&[String]> = within.iter().map(Vec::as_slice).collect();
+    if is_place { Some(own.data_type().clone()) } else { without(own.data_type(), &within) }
+}
+
+fn without(kind: &DataType, paths: &[&[String]]) -> Option<DataType> {
+    match kind {
+        _ if paths.is_empty() => Some(kind.clone()),
+        _ if paths.iter().any(|path| path.is_empty()) => None,
+        DataType::Struct(fields) => {
+            let rest = |field: &Arc<Field>| {
+                let within = paths.iter().filter_map(|path| path.split_first());
+                let within: Vec<&[String]> = within.filter(|(first, _)| *first == field.name()).map(|(_, rest)| rest).collect();
+                Some(Arc::new(field.as_ref().clone().with_data_type(without(field.data_type(), &within)?)))
+            };
+            let fields: Fields = fields.iter().filter_map(rest).collect();
+            (!fields.is_empty()).then_some(DataType::Struct(fields))
+        }
+        _ => Some(kind.clone()),
+    }
+}
+
 /// The columns of a file as those of its table, whatever they are in the file: key and time in shape, declared types, and columns from
 /// within nested ones.
 pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Result<Schema> {
@@ -246,8 +273,10 @@ pub(crate) fn in_shape(table: &Table, columns: &Schema) -> Result<Schema> {
     };
     for own in columns.fields() {
         // A column with a path of its own hides one of the same name.
-        if table.columns.get(own.name()).is_none_or(|rule| rule.path.is_none()) {
-            fields.push(field(own.name(), own.data_type()));
+        if table.columns.get(own.name()).is_none_or(|rule| rule.path.is_none())
+            && let Some(kind) = without_own_columns(table, own)
+        {
+            fields.push(field(own.name(), &kind));
         }
     }
     for (name, _) in table.columns.iter().filter(|(_, rule)| rule.path.is_some()) {

@@ -9,15 +9,17 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
 use repair_core::model::{Repeated, Table, TimeForm, Usage};
 use repair_core::{Error, ErrorKind, Result};
 
@@ -155,8 +157,49 @@ pub(crate) fn open(file: &DataFile) -> Result<Opened> {
 fn footer(opened: File, bytes: u64, path: &Path) -> Result<Opened> {
     let shared = Shared { file: Arc::new(opened), bytes, failed: Failed::default() };
     let metadata = ArrowReaderMetadata::load(&shared, ArrowReaderOptions::new());
-    let metadata = metadata.map_err(|error| shared.failed.explain(error, path))?;
+    let metadata = plain(metadata.map_err(|error| shared.failed.explain(error, path))?);
     Ok(Opened { file: shared, path: path.into(), metadata })
+}
+
+/// The same columns, without types that only Arrow has: they come from the schema that Arrow adds to a file, and other programs do not see them. A date in milliseconds, which
+/// the file has as a number, is a timestamp, and a dictionary is what its values are.
+fn plain(metadata: ArrowReaderMetadata) -> ArrowReaderMetadata {
+    let descriptor = metadata.parquet_schema();
+    let mut leaf = 0;
+    let fields: Fields = metadata.schema().fields().iter().map(|field| plain_field(field, descriptor, &mut leaf)).collect();
+    if fields == *metadata.schema().fields() {
+        return metadata;
+    }
+    let schema = Schema::new_with_metadata(fields, metadata.schema().metadata().clone());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    // What cannot be read so is read as it is.
+    ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).unwrap_or(metadata)
+}
+
+/// A field as [`plain`] has it, and the number of the first leaf behind it.
+fn plain_field(field: &FieldRef, descriptor: &SchemaDescriptor, leaf: &mut usize) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| plain_field(field, descriptor, leaf)).collect()),
+        DataType::List(item) => DataType::List(plain_field(item, descriptor, leaf)),
+        DataType::LargeList(item) => DataType::LargeList(plain_field(item, descriptor, leaf)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(plain_field(item, descriptor, leaf), *length),
+        DataType::Map(entries, is_sorted) => DataType::Map(plain_field(entries, descriptor, leaf), *is_sorted),
+        flat => {
+            let is_whole = *leaf < descriptor.num_columns() && descriptor.column(*leaf).physical_type() == PhysicalType::INT64;
+            *leaf += 1;
+            plain_type(flat, is_whole)
+        }
+    };
+    if kind == *field.data_type() { field.clone() } else { Arc::new(field.as_ref().clone().with_data_type(kind)) }
+}
+
+fn plain_type(kind: &DataType, is_whole: bool) -> DataType {
+    match kind {
+        DataType::Dictionary(_, values) => plain_type(values, is_whole),
+        DataType::Date64 if is_whole => DataType::Timestamp(TimeUnit::Millisecond, None),
+        DataType::Date64 => DataType::Date32,
+        other => other.clone(),
+    }
 }
 
 /// Files whose seals were found intact, by path, with their size and time.

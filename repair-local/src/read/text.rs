@@ -119,6 +119,10 @@ enum Kind {
 }
 
 impl Value {
+    pub(super) fn is_number(self) -> bool {
+        matches!(self.kind, Kind::Whole | Kind::Float)
+    }
+
     pub(super) fn of(text: &str, csv: &Csv) -> Self {
         let kind = |text: &str| match type_of(text, csv) {
             DataType::Int64 => Kind::Whole,
@@ -345,6 +349,18 @@ pub(super) fn data_type(kind: ColumnType) -> DataType {
         ColumnType::Boolean => DataType::Boolean,
         ColumnType::Decimal(precision, scale) => DataType::Decimal128(precision, scale),
         _ => DataType::Utf8,
+    }
+}
+
+/// Whether a text is a value of a declared type, as [`values`] parses it.
+pub(super) fn fits(text: &str, kind: ColumnType, csv: &Csv) -> bool {
+    let plain = || plain_number(text, csv);
+    match kind {
+        ColumnType::Integer => plain().is_some_and(|number| whole(&number).is_some()),
+        ColumnType::Number => plain().is_some_and(|number| float(&number).is_some()),
+        ColumnType::Boolean => boolean(text).is_some(),
+        ColumnType::Decimal(precision, scale) => plain().is_some_and(|number| decimal(&number, precision, scale).is_some()),
+        _ => true,
     }
 }
 

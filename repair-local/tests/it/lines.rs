@@ -347,10 +347,39 @@ fn rows_that_are_left_out_decide_no_types() {
             assert_eq!((kind("id").as_str(), kind("b").as_str()), ("Int64", "Boolean"), "{junk}");
         }
     }
+    // Its time is good, but not its key, or a value of a column whose type is declared.
+    let declared = csv.clone().with_key(["k"]).with_column("v", ColumnRule::of_type(ColumnType::Number));
+    let text = lines(&|hour| format!("A,2024-03-04T{hour:02}:00:00Z,{},{},0.5\n", 9_007_199_254_740_993u64 + hour as u64, hour % 2 == 0));
+    for junk in ["A,2024-03-04T09:00:00Z,junk,junk,bad\n", "A,2024-03-04T09:00:00Z,1.5,,1.5.5\n", ",2024-03-04T09:00:00Z,1.5,junk,1\n"] {
+        for text in [format!("k,ts,id,b,v\n{junk}{text}"), format!("k,ts,id,b,v\n{text}{junk}")] {
+            let world = World::new();
+            world.write("t/a.csv", text.as_bytes());
+            let schema = described(&world, &declared);
+            let kind = |name: &str| schema.field_with_name(name).unwrap().data_type().to_string();
+            assert_eq!((kind("id").as_str(), kind("b").as_str()), ("Int64", "Boolean"), "{junk}");
+            assert_eq!(block_on(repair_core::plugin::left_out(&world.lake, &declared)).unwrap().0.rows(), 1, "{junk}");
+        }
+    }
+    // Nothing is declared, and a word stands in a column of numbers.
+    let keyed = csv.clone().with_key(["k"]);
+    let junk = "A,2024-03-04T09:00:00Z,offline,offline,offline\n";
+    for text in [format!("k,ts,id,b,v\n{junk}{text}"), format!("k,ts,id,b,v\n{text}{junk}")] {
+        let world = World::new();
+        world.write("t/a.csv", text.as_bytes());
+        let schema = described(&world, &keyed);
+        let kind = |name: &str| schema.field_with_name(name).unwrap().data_type().to_string();
+        assert_eq!((kind("id").as_str(), kind("b").as_str(), kind("v").as_str()), ("Int64", "Boolean", "Float64"));
+        assert_eq!(block_on(repair_core::plugin::left_out(&world.lake, &keyed)).unwrap().0.rows(), 1);
+    }
     let json = Table::new("t", Format::Jsonl, "ts").with_cadence(Cadence::HOUR).with_bad_rows(limit);
-    let json = json.with_column("x", ColumnRule::default().at_path("v.v"));
+    let json = json.with_column("x", ColumnRule::default().at_path("v.v")).with_column("n", ColumnRule::of_type(ColumnType::Integer));
     let text = lines(&|hour| format!("{{\"ts\": \"2024-03-04T{hour:02}:00:00Z\", \"v\": {{\"v\": {hour}}}}}\n"));
-    for junk in ["{\"v\": 1}\n", "{\"ts\": \"none\", \"v\": [1]}\n"] {
+    for junk in [
+        "{\"v\": 1}\n",
+        "{\"ts\": \"none\", \"v\": [1]}\n",
+        "{\"ts\": \"2024-03-04T09:00:00Z\", \"v\": [1], \"n\": 1.5}\n",
+        "{\"ts\": \"2024-03-04T09:00:00Z\", \"v\": {\"v\": \"word\"}, \"n\": \"none\"}\n",
+    ] {
         let world = World::new();
         world.write("t/a.jsonl", format!("{text}{junk}").as_bytes());
         assert_eq!(described(&world, &json).field_with_name("x").unwrap().data_type().to_string(), "Int64", "{junk}");

@@ -353,10 +353,15 @@ async fn a_table_that_is_written_without_rows_has_columns() {
     world.lake.replace(&table, &interval, vec![batch(&[])]).await.unwrap();
     assert_eq!(world.lake.describe(&table).await.unwrap().fields().len(), 3);
     assert!(collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap().is_empty());
-    // A partition without rows is none.
+    // A partition without rows is none, as long as the table has another one.
     let table = Table { location: "daily".into(), ..daily() };
-    world.lake.replace(&table, &interval, vec![batch(&[])]).await.unwrap();
-    assert_eq!(tree(&world.root().join("daily")).len(), 0);
+    let files = || tree(&world.root().join("daily")).len();
+    let both = [row("A", "2018-04-04T00:00:00Z", 1.0), row("A", "2018-04-05T00:00:00Z", 3.0)];
+    for (rows, left) in [(&[][..], 1), (&both, 2), (&both[1..], 1), (&[], 1)] {
+        world.lake.replace(&table, &interval, vec![batch(rows)]).await.unwrap();
+        assert_eq!(files(), left);
+        assert_eq!(world.lake.describe(&table).await.unwrap().fields().len(), 3);
+    }
 }
 
 #[tokio::test]

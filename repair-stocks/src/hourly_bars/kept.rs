@@ -112,7 +112,10 @@ impl Kept {
     pub(super) fn beside(self, into: &Table, new: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let mut batches = new;
         batches.extend(self.batches);
+        // One without rows says which columns there are.
+        let nothing = batches.first().cloned().filter(|_| batches.iter().all(|batch| batch.num_rows() == 0));
         batches.retain(|batch| batch.num_rows() > 0);
+        batches.extend(nothing);
         let Some(schema) = common_schema(into, &batches)? else { return Ok(Vec::new()) };
         let batches = batches.iter().map(|batch| in_columns(batch, &schema)).collect::<Result<Vec<_>>>()?;
         let rows = match batches.as_slice() {

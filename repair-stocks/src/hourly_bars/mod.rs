@@ -280,6 +280,11 @@ impl Job<'_> {
             }
             read.hours.extend(hours);
         }
+        if read.hours.is_empty() {
+            // A table without rows has columns, too.
+            let nothing = RecordBatch::new_empty(self.rollup(stretch, Vec::new()).schema(self.table, &self.columns)?);
+            read.hours.push(assemble::rows(&self.into, &self.scope.keys, &[], &nothing)?);
+        }
         Ok(read)
     }
 
@@ -308,6 +313,18 @@ impl Job<'_> {
         Ok(usage)
     }
 
+    /// The sums of the hours of a piece of time.
+    fn rollup(&self, piece: &Interval, within: Vec<Interval>) -> Rollup {
+        Rollup {
+            interval: *piece,
+            within,
+            keys: self.scope.keys.clone(),
+            every: Cadence::HOUR,
+            measures: measures(),
+            absent_as_of: Some(self.context.entered_at),
+        }
+    }
+
     /// The hours of a piece of time; `None` if the market was closed throughout.
     async fn hours(&self, piece: &Interval, read: &mut Read) -> Result<Option<RecordBatch>> {
         let grid = self.table.grid()?;
@@ -318,14 +335,7 @@ impl Job<'_> {
             return Ok(None);
         }
         // One look at the rows: a bar that arrives meanwhile is counted as a bar or not at all, but never also as absent.
-        let rollup = Rollup {
-            interval: *piece,
-            within: open,
-            keys: self.scope.keys.clone(),
-            every: Cadence::HOUR,
-            measures: measures(),
-            absent_as_of: Some(self.context.entered_at),
-        };
+        let rollup = self.rollup(piece, open);
         let (rolled, took) = self.context.lake.rollup(self.table, &rollup).await?;
         read.usage += took;
         let rolled = assemble::one(&rollup.schema(self.table, &self.columns)?, rolled)?;

@@ -5,7 +5,8 @@
 //! day with a row to the end of the last. For a day that is not over yet, it vouches up to the last row, because the rest may still arrive.
 //! For a stock without any row, it vouches for nothing.
 //!
-//! An archive of which some rows cannot be read, and are left out as `on_bad_row` of the table says, vouches for nothing: any missing row may be one of them.
+//! An archive of which some rows are not used vouches for nothing: any missing row may be one of them. Rows are not used if they cannot be read, and are left out as `on_bad_row`
+//! of the table says, or if they lie in the folder of a time far from theirs.
 //!
 //! A day within that span that the archive lost looks like a day on which the stock did not trade. If all stocks miss the day, the
 //! `quiet_spell` of the repair step keeps such a silence from being believed.
@@ -21,7 +22,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup, shape};
-use repair_core::model::{Format, Interval, Key, Partition, PartitionUnit, Rows, SlotGrid, Table};
+use repair_core::model::{Csv, Format, Interval, Key, Partition, PartitionUnit, Rows, SlotGrid, Table, TimeReading};
 use repair_core::model::{day_start, utc_date};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
 use repair_core::{Error, ErrorKind, Result};
@@ -41,7 +42,13 @@ const ROWS_PER_REQUEST: u64 = 500_000;
 #[non_exhaustive]
 pub struct ArchiveConfig {
     /// The folder (or one file) of the archive, absolute or within the lake. Its rows have the columns of the repaired table.
-    pub location: String,
+    #[serde(default)]
+    pub location: Option<String>,
+    /// In place of `location`: a table of the workflow that is the archive, and says all by itself how its files lie and are written. Its key and its time have the names that
+    /// they have in the repaired table.
+    #[serde(default)]
+    #[schemars(extend("x-names" = "table"))]
+    pub table: Option<String>,
     /// The format of its files; default parquet.
     #[serde(default)]
     pub format: Option<Format>,
@@ -66,10 +73,7 @@ pub(super) fn register(registry: &mut Registry) {
 
 /// The source `stocks.archive`.
 struct Archive {
-    location: String,
-    format: Format,
-    partition_by: Vec<Partition>,
-    ignore: Vec<String>,
+    place: Place,
     limits: Limits,
     /// What is known of the archive, by the table it was requested for. It is looked up once, and kept for the life of the source.
     known: Mutex<HashMap<Table, Arc<Known>>>,
@@ -77,62 +81,123 @@ struct Archive {
     columns: Mutex<HashMap<Table, Vec<String>>>,
 }
 
+/// Where an archive is, and what is said of its files.
+enum Place {
+    /// In a folder.
+    Folder { location: String, format: Option<Format>, partition_by: Vec<Partition>, ignore: Vec<String> },
+    /// It is a table of the workflow, of this name.
+    Table(String),
+}
+
 /// The first and the last slot of each key of an archive.
 type Spans = BTreeMap<Key, (i64, i64)>;
 
 /// What was found of an archive before anything was requested from it.
 struct Known {
+    /// The archive as a table, read in the way that fits its files.
+    archive: Table,
     spans: Spans,
-    /// The rows that cannot be read, in words; `None` if all can.
-    unread: Option<String>,
+    /// Why it vouches for nothing, in words; `None` if all of its rows are used.
+    doubt: Option<String>,
 }
 
 impl Archive {
     fn new(config: &ArchiveConfig) -> Result<Self> {
-        if config.location.trim().is_empty() {
-            return Err(Error::invalid("`location` is empty; name the folder of the archive"));
-        }
+        let of_folder = config.format.is_some() || config.partition_by.is_some() || !config.ignore.is_empty();
+        let place = match (&config.location, &config.table) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("`location` and `table` are both given, and each says where the archive is; keep one of them"));
+            }
+            (None, None) => {
+                return Err(Error::invalid(
+                    "nothing says where the archive is; give `location`, its folder, or `table`, a table of the workflow",
+                ));
+            }
+            (None, Some(table)) if of_folder => {
+                return Err(Error::invalid(format!(
+                    "table `{table}` says itself what its files are; remove `format`, `partition_by` and `ignore` from the source"
+                )));
+            }
+            (None, Some(table)) => Place::Table(table.clone()),
+            (Some(location), None) if location.trim().is_empty() => {
+                return Err(Error::invalid("`location` is empty; name the folder of the archive"));
+            }
+            (Some(location), None) => Place::Folder {
+                location: location.clone(),
+                format: config.format,
+                partition_by: partitions(config.partition_by.as_deref().unwrap_or_default())?,
+                ignore: config.ignore.clone(),
+            },
+        };
         Ok(Self {
-            location: config.location.clone(),
-            format: config.format.unwrap_or(Format::Parquet),
-            partition_by: partitions(config.partition_by.as_deref().unwrap_or_default())?,
-            ignore: config.ignore.clone(),
+            place,
             limits: super::limits(config.rows_per_request.or(Some(ROWS_PER_REQUEST)), config.keys_per_request.or(Some(usize::MAX)))?,
             known: Mutex::default(),
             columns: Mutex::default(),
         })
     }
 
-    /// The archive as a table like the repaired one.
-    fn table(&self, like: &Table) -> Table {
-        Table {
+    /// The archive as a table like the repaired one. How its files are written is what the archive says itself and, where it says nothing, what the repaired table says, or else
+    /// what is usual: the first of these that fits.
+    fn tables(&self, context: &StepContext, like: &Table) -> Result<Vec<Table>> {
+        let (location, format, partition_by, ignore) = match &self.place {
+            Place::Folder { location, format, partition_by, ignore } => (location, format.unwrap_or(Format::Parquet), partition_by, ignore),
+            Place::Table(name) => return Ok(vec![of_workflow(context.table(name)?, like)?]),
+        };
+        let as_table = Table {
             name: format!("{}_archive", like.name),
-            location: self.location.clone(),
-            format: self.format,
-            partition_by: self.partition_by.clone(),
+            location: location.clone(),
+            format,
+            partition_by: partition_by.clone(),
             // What is no row of the table may be one of the archive.
-            ignore: self.ignore.clone(),
+            ignore: ignore.clone(),
+            csv: if format == Format::Csv { like.csv.clone() } else { Csv::default() },
+            layout: like.layout.clone().filter(|_| partition_by.is_empty()),
             ..like.clone()
-        }
+        };
+        let plain_time = |table: &Table| {
+            let reading = TimeReading::default();
+            let reading = table.reading.zone.clone().map_or(reading.clone(), |zone| reading.with_zone(zone));
+            Table { reading, ..table.clone() }
+        };
+        let plain_folders = |table: &Table| Table { layout: None, ..table.clone() };
+        let mut all = vec![as_table.clone(), plain_time(&as_table), plain_folders(&as_table), plain_folders(&plain_time(&as_table))];
+        let mut seen: Vec<Table> = Vec::new();
+        all.retain(|table| {
+            let is_new = !seen.contains(table);
+            seen.push(table.clone());
+            is_new
+        });
+        Ok(all)
     }
 
-    /// The span of each key, and what cannot be read. Requests that arrive during the look-up wait for it.
-    async fn known(&self, context: &StepContext, archive: &Table) -> Result<Arc<Known>> {
+    /// The span of each key, and which rows are not used. Requests that arrive during the look-up wait for it.
+    async fn known(&self, context: &StepContext, like: &Table) -> Result<Arc<Known>> {
         let mut known = self.known.lock().await;
-        if let Some(of_archive) = known.get(archive) {
+        if let Some(of_archive) = known.get(like) {
             return Ok(of_archive.clone());
         }
-        let spans = look(context.lake.as_ref(), archive).await.map_err(|error| of_the_archive(archive, error))?;
-        let (left_out, _) = context.left_out(archive).await.map_err(|error| of_the_archive(archive, error))?;
-        let unread = left_out.iter().next().map(|first| {
-            let rows = left_out.rows();
-            format!(
-                "{rows} {} of it cannot be read, such as {first}, so it does not say that anything is absent",
-                if rows == 1 { "row" } else { "rows" }
-            )
-        });
-        let of_archive = Arc::new(Known { spans, unread });
-        known.insert(archive.clone(), of_archive.clone());
+        let mut first: Option<Error> = None;
+        let mut fitting = None;
+        for archive in self.tables(context, like)? {
+            match look(context.lake.as_ref(), &archive).await.map_err(|error| of_the_archive(&archive, error)) {
+                Ok(spans) => {
+                    fitting = Some((archive, spans));
+                    break;
+                }
+                // Files that are written in another way, or of which more rows cannot be read than may be.
+                Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Blind) => first = first.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some((archive, spans)) = fitting else {
+            return Err(first.unwrap_or_else(|| Error::internal("there is no way to read an archive")));
+        };
+        let of = format!("the archive {}", archive.location);
+        let (doubt, _) = context.doubt(&archive, &of).await.map_err(|error| of_the_archive(&archive, error))?;
+        let doubt = doubt.map(|doubt| format!("{doubt}, so it does not say that anything is absent"));
+        let of_archive = Arc::new(Known { archive, spans, doubt });
+        known.insert(like.clone(), of_archive.clone());
         Ok(of_archive)
     }
 
@@ -149,16 +214,56 @@ impl Archive {
     }
 
     /// The answer in words, which is kept as evidence.
-    fn said(&self, keys: usize, known: &[(&Key, Interval)]) -> String {
+    fn said(archive: &Table, keys: usize, known: &[(&Key, Interval)]) -> String {
+        let location = &archive.location;
         let hull = known.iter().map(|(_, span)| *span).reduce(|all, span| all.hull(&span));
         match (known, hull) {
-            ([(key, span)], _) if keys == 1 => format!("the archive {}, which holds {key} from {span}", self.location),
+            ([(key, span)], _) if keys == 1 => format!("the archive {location}, which holds {key} from {span}"),
             (_, Some(hull)) => {
-                format!("the archive {}, which holds {} of the {keys} requested keys from {hull}", self.location, known.len())
+                format!("the archive {location}, which holds {} of the {keys} requested keys from {hull}", known.len())
             }
-            (_, None) => format!("the archive {}, which holds none of the requested keys", self.location),
+            (_, None) => format!("the archive {location}, which holds none of the requested keys"),
         }
     }
+}
+
+/// A table of the workflow as the archive of another one: its files are as it says, and its rows are those of the other.
+///
+/// # Errors
+/// `invalid` if its key or its time has another name.
+fn of_workflow(own: &Table, like: &Table) -> Result<Table> {
+    let named = |what: &str, own: String, other: String| {
+        Error::invalid(format!(
+            "the archive has {what} `{own}`, and table `{}` has `{other}`; give it the same name, by `path` under `columns` or by `name` under `time`",
+            like.name
+        ))
+    };
+    if own.time != like.time {
+        return Err(named("the time", own.time.clone(), like.time.clone()).on("table", &own.name));
+    }
+    let (mut of_own, mut of_like) = (own.key.clone(), like.key.clone());
+    of_own.sort_unstable();
+    of_like.sort_unstable();
+    if of_own != of_like {
+        return Err(named("the key", own.key.join(", "), like.key.join(", ")).on("table", &own.name));
+    }
+    Ok(Table {
+        name: own.name.clone(),
+        location: own.location.clone(),
+        format: own.format,
+        ignore: own.ignore.clone(),
+        csv: own.csv.clone(),
+        nulls: own.nulls.clone(),
+        columns: own.columns.clone(),
+        on_bad_row: own.on_bad_row,
+        partition_by: own.partition_by.clone(),
+        layout: own.layout.clone(),
+        slack: own.slack,
+        reading: own.reading.clone(),
+        // What a day is, is said of the rows.
+        zone: Some(like.day_zone()),
+        ..like.clone()
+    })
 }
 
 /// Reads `partition_by`, written as for a table of a workflow.
@@ -242,10 +347,14 @@ impl Source for Archive {
         self.limits
     }
 
+    async fn doubt(&self, context: &StepContext, table: &Table) -> Result<Option<String>> {
+        Ok(self.known(context, table).await?.doubt.clone())
+    }
+
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
-        let archive = self.table(&request.table);
-        let grid = grid(&archive)?;
-        let of_archive = self.known(context, &archive).await?;
+        let of_archive = self.known(context, &request.table).await?;
+        let archive = &of_archive.archive;
+        let grid = grid(archive)?;
         let now = context.clock.now();
         let mut known = Vec::new();
         // Where the key alone identifies a row, the days of the archive are those of all keys.
@@ -258,20 +367,20 @@ impl Source for Archive {
         }
         let covered: Vec<Covered> = known
             .iter()
-            .filter(|_| of_archive.unread.is_none())
+            .filter(|_| of_archive.doubt.is_none())
             .filter_map(|(key, span)| Some(Covered { key: (*key).clone(), interval: span.intersection(&request.interval)? }))
             .collect();
         let said = match known.first() {
-            Some((_, span)) if archive.rows == Rows::Unique => format!("the archive {}, which holds rows from {span}", self.location),
-            _ => self.said(request.keys.len(), &known),
+            Some((_, span)) if archive.rows == Rows::Unique => format!("the archive {}, which holds rows from {span}", archive.location),
+            _ => Self::said(archive, request.keys.len(), &known),
         };
-        let said = match &of_archive.unread {
-            Some(unread) => format!("{said}; {unread}"),
+        let said = match &of_archive.doubt {
+            Some(doubt) => format!("{said}; {doubt}"),
             None => said,
         };
         // Rows are read even where the archive does not vouch: those that arrived since the look-up are as good as others.
-        let columns = self.columns(context.lake.as_ref(), &archive, &request.table).await?;
-        let rows = read(context.lake.as_ref(), &archive, request, columns).await?;
+        let columns = self.columns(context.lake.as_ref(), archive, &request.table).await?;
+        let rows = read(context.lake.as_ref(), archive, request, columns).await?;
         Ok(Answer::new(rows).with_covered(covered).with_said(said))
     }
 }

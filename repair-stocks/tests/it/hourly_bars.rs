@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use jiff::Timestamp;
 use repair_core::lake::overlay::fingerprint::of_slots;
 use repair_core::lake::overlay::retraction::{Part, Retraction};
-use repair_core::lake::{Lake, Layer, Overlay, StageRequest, StageScope};
+use repair_core::lake::{Lake, Layer, Overlay, ReadLake, StageRequest, StageScope};
 use repair_core::model::{Absence, Cadence, Findings, Fix, GapList, Interval, Key, SlotRange, Table, TimeMark};
 use repair_core::plugin::{AggregateRequest, Aggregator, Plugin, PluginKind};
 use repair_core::testing::MemoryLake;
@@ -210,6 +210,14 @@ async fn incomplete_hours_can_be_left_out() {
     let output = aggregate_into(&lake, vec![bars()], &skip, &day).await.unwrap();
     assert_eq!((&output["rows"], &output["hours"], &output["incomplete"]), (&json!(1), &json!(7), &json!(6)));
     assert_eq!(hours(&lake).into_keys().collect::<Vec<_>>(), ["IBM 2026-03-05T14:00:00Z"], "the six that were there are gone");
+    // With none at all, whether the market was open or not, there is a table with columns.
+    for day in ["2026-03-06", "2026-03-07"] {
+        let lake = lake_with(&bars(), &batch(&bars(), &minutes("IBM", &first)));
+        let output = aggregate_into(&lake, vec![bars()], &skip, &new_york(&["IBM"], interval(day, day))).await.unwrap();
+        assert_eq!((&output["rows"], &output["complete"]), (&json!(0), &json!(0)), "{day}");
+        let there = lake.describe(&hourly()).await.unwrap();
+        assert!(["symbol", "hour", "close", "complete"].iter().all(|column| there.field_with_name(column).is_ok()), "{day}: {there}");
+    }
 }
 
 #[tokio::test]

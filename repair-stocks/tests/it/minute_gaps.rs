@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use repair_core::ErrorKind;
-use repair_core::model::{Findings, Table};
+use repair_core::model::{ExpectedKeys, Findings, Table};
 use repair_core::plugin::{Detector, Plugin, PluginKind};
 use serde_json::{Value, json};
 
@@ -40,6 +40,28 @@ async fn every_named_stock_is_expected_in_every_open_minute() {
             ("SPY".to_owned(), interval("2026-03-05T14:30:00Z", "2026-03-05T21:00:00Z")),
         ]
     );
+}
+
+#[tokio::test]
+async fn stocks_are_those_of_the_table_unless_the_step_lists_some() {
+    let mut of_table = with();
+    of_table.as_object_mut().unwrap().remove("symbols");
+    let listed = Table { keys: Some(ExpectedKeys::List(vec!["IBM".into(), "SPY".into()])), ..bars() };
+    let found = detect(&of_table, listed.clone()).await.unwrap();
+    assert_eq!((found.counts.expected, found.counts.missing), (780, 778));
+    let mut one = with();
+    one["symbols"] = json!(["SPY"]);
+    assert_eq!(detect(&one, listed.clone()).await.unwrap().counts.expected, 390);
+    let error = detect(&of_table, bars()).await.unwrap_err();
+    assert!(error.message().contains("nothing says which are expected"), "{error}");
+    // So do invalid bars.
+    let lake = lake_with(&bars(), &batch(&bars(), &[("IBM", "2026-03-05T14:30:00Z", flat(-1.0, 1.0))]));
+    let invalid = match plugin(PluginKind::Detector, "stocks.invalid-bars", &of_table).unwrap() {
+        Plugin::Detector(detector) => detector,
+        _ => unreachable!("asked for a detector"),
+    };
+    let found = invalid.detect(&context(lake, vec![listed], "2026-03-10T00:00:00Z"), None).await.unwrap();
+    assert_eq!((found.counts.audited_keys, found.counts.defective), (2, 1));
 }
 
 #[tokio::test]

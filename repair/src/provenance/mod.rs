@@ -14,7 +14,7 @@ pub use aside::{AsidesReport, AsidesRequest, Decided, LiftRequest, SetAsideReque
 pub use except::{ExceptRequest, UnexceptRequest};
 pub use repair_core::lake::overlay::aside::{Aside, Asides, Verdict};
 pub use undo::{Change, RedoRequest, TableChange, UndoRequest};
-pub use why::{RepairStory, SlotStory, SuspectSilence, WhyRequest};
+pub use why::{OtherSlot, RepairStory, SlotStory, SuspectSilence, WhyRequest};
 
 /// The reason of a change for which none was given.
 const NO_REASON: &str = "no reason was given";

@@ -301,11 +301,6 @@ pub(super) async fn meant(lake: &dyn Lake, table: &Table, parts: &[Part], undone
     }
     let slot_at = |us: i64| -> Result<Interval> {
         let time = jiff::Timestamp::from_microsecond(us).map_err(|error| Error::invalid("a time is out of range").because(error))?;
-        // The time of a row may be the end of its slot.
-        let time = match table.grid() {
-            Ok(grid) => grid.start_of(grid.slot_of(time)),
-            Err(_) => time,
-        };
         slot(table, time)
     };
     let interval = slot_at(first_us)?.hull(&slot_at(last_us)?);

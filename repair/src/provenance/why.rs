@@ -15,7 +15,7 @@ use repair_core::lake::overlay::aside::{Aside, Asides};
 use repair_core::lake::overlay::retraction::Retraction;
 use repair_core::lake::overlay::story::{self, Provenance, Standing, Story};
 use repair_core::lake::stale;
-use repair_core::model::{Interval, Key, Suspect};
+use repair_core::model::{Identity, Interval, Key, SlotRange, Suspect};
 
 /// A repair of the slot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,6 +39,18 @@ pub struct SuspectSilence {
     pub silence: Suspect,
 }
 
+/// Another slot that could be meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OtherSlot {
+    /// The slot.
+    pub slot: Interval,
+    /// What it is now.
+    pub standing: Standing,
+    /// An instant that means this slot and no other.
+    pub at: Timestamp,
+}
+
 /// All that is known about a slot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -51,6 +63,12 @@ pub struct SlotStory {
     pub key: Key,
     /// The slot.
     pub slot: Interval,
+    /// The time that its row has, if that is not where the slot begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// The slot in which the instant lies, if this one was taken since its row has that time. Both may be meant where times mark the ends of slots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<OtherSlot>,
     /// What it is now.
     pub standing: Standing,
     /// The table's own rows.
@@ -108,6 +126,22 @@ impl WhyRequest<'_> {
             subject.check_key(&key).await?;
         }
         let slot = story::slot(table, at)?;
+        let (time, other) = match table.identity() {
+            Identity::Slot(grid) => {
+                let (taken, lies_in) = (grid.slot_of(at), grid.slot_at(at));
+                let time = grid.time_of(taken);
+                let other = match grid.interval_of(SlotRange::new(lies_in, lies_in + 1)).filter(|_| lies_in != taken) {
+                    Some(slot) => {
+                        let at = middle(&slot);
+                        let Story { standing, .. } = story::of_slot(lake.as_ref(), table, &key, at, now).await?;
+                        Some(OtherSlot { slot, standing, at })
+                    }
+                    None => None,
+                };
+                (Some(time).filter(|time| *time != slot.from()), other)
+            }
+            Identity::Time | Identity::Key { .. } => (None, None),
+        };
         let mut stale_in = Vec::new();
         for into in history.computed_from(&table.name).await? {
             let marks = stale::stale(lake.as_ref(), &into).await?;
@@ -121,7 +155,7 @@ impl WhyRequest<'_> {
             with_attempts.push(RepairStory { repair, attempts });
         }
         let identity = table.identity();
-        let at_slot = identity.slot(slot.from().as_microsecond());
+        let at_slot = identity.slot(at.as_microsecond());
         let decisions = Asides::read(lake.as_ref(), table).await?;
         let about =
             |aside: &&Aside| aside.key.as_ref().is_none_or(|of| *of == key) && identity.grid().slots_in(&aside.interval).contains(at_slot);
@@ -135,6 +169,8 @@ impl WhyRequest<'_> {
             table: table.name.clone(),
             key,
             slot,
+            time,
+            other,
             standing,
             raw,
             repairs: with_attempts,
@@ -150,6 +186,12 @@ impl WhyRequest<'_> {
 
 awaitable!(WhyRequest => SlotStory);
 
+/// The instant in the middle of a slot.
+fn middle(slot: &Interval) -> Timestamp {
+    let half = slot.to().duration_since(slot.from()) / 2;
+    slot.from().saturating_add(half).unwrap_or(slot.from())
+}
+
 /// How many attempts the step took; none for what no run did, such as a person's exception.
 async fn attempts_of(history: &History<'_>, of: &Provenance) -> Option<u32> {
     let state = load(history.journal.as_ref(), &of.run).await.ok()?;
@@ -157,7 +199,7 @@ async fn attempts_of(history: &History<'_>, of: &Provenance) -> Option<u32> {
 }
 
 impl OpenLake {
-    /// Explains why the slot at an instant is as it is: raw, repaired (by what, from where, when), absent (on what evidence, until when), or
+    /// Explains why the slot at an instant is as it is. The slot is that whose row has that time, and otherwise that in which it lies: raw, repaired (by what, from where, when), absent (on what evidence, until when), or
     /// missing.
     ///
     /// # Errors

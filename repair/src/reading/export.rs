@@ -16,6 +16,7 @@ use crate::within::Within;
 use repair_core::engine::JsonFormat;
 use repair_core::lake::{Layer, ScanRequest, overlay, shape, stale};
 use repair_core::model::{Format, Interval, Key};
+use repair_core::plugin;
 use repair_core::{Error, ErrorKind, Result};
 
 /// What a mark of a stale aggregate begins with: other retractions hide repairs.
@@ -48,6 +49,9 @@ pub struct Exported {
     /// Columns of the table that are not in the rows, because its files disagree about them, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// How many rows of the table are not among the rows since they cannot be read, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
 }
 
 /// Writes the rows of a table: await it. [`OpenLake::export`] makes it.
@@ -116,6 +120,8 @@ impl ExportRequest<'_> {
             counts.add(&batch);
             encoder.write(&batch)?;
         }
+        let looked = stop.run_until_cancelled(plugin::left_out(lake.as_ref(), table)).await.ok_or_else(stopped)?;
+        let unread = looked?.0.said(&format!("table `{}`", table.name));
         if !encoder.has_begun() {
             encoder.begin(&if layer == Layer::Repaired { overlay::view_schema(&own) } else { own.clone() })?;
         }
@@ -137,6 +143,7 @@ impl ExportRequest<'_> {
             bytes,
             stale,
             left_out,
+            unread,
         })
     }
 }

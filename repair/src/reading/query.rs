@@ -12,8 +12,9 @@ use super::forbidden;
 use super::output::{Destination, Output};
 use crate::open::Repair;
 use repair_core::engine::{JsonFormat, new_run_id};
-use repair_core::lake::{BatchStream, Caller, on_behalf_of};
+use repair_core::lake::{BatchStream, Caller, ReadLake, on_behalf_of};
 use repair_core::model::{Format, Table};
+use repair_core::plugin;
 use repair_core::price::Meter;
 use repair_core::{Error, ErrorKind, Result};
 
@@ -40,6 +41,9 @@ pub struct Queried {
     pub bytes: Option<u64>,
     /// What the query engine charges for, if it counts that.
     pub bytes_scanned: Option<u64>,
+    /// The rows that the query does not see since they cannot be read, in a sentence for each table that it names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// The first rows of an answer, as text.
@@ -56,11 +60,15 @@ pub struct Rows {
     pub has_more: bool,
     /// What the query engine charges for, if it counts that.
     pub bytes_scanned: Option<u64>,
+    /// The rows that the query does not see since they cannot be read, in a sentence for each table that it names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// An answer that is being read.
 struct Answer {
     rows: BatchStream,
+    unread: Vec<String>,
     meter: Meter,
 }
 
@@ -93,7 +101,7 @@ impl QueryRequest<'_> {
         }
         encoder.finish()?;
         let bytes = output.finish()?;
-        Ok(Queried { format: JsonFormat, rows_as: format, path, rows, bytes, bytes_scanned: answer.bytes_scanned() })
+        Ok(Queried { format: JsonFormat, rows_as: format, path, rows, bytes, bytes_scanned: answer.bytes_scanned(), unread: answer.unread })
     }
 
     /// Runs the query until this many rows have come, and returns them as text, for people.
@@ -102,7 +110,14 @@ impl QueryRequest<'_> {
     /// As [`QueryRequest::write`].
     pub async fn first(self, most: usize) -> Result<Rows> {
         let mut answer = self.ask().await?;
-        let mut shown = Rows { format: JsonFormat, columns: Vec::new(), rows: Vec::new(), has_more: false, bytes_scanned: None };
+        let mut shown = Rows {
+            format: JsonFormat,
+            columns: Vec::new(),
+            rows: Vec::new(),
+            has_more: false,
+            bytes_scanned: None,
+            unread: std::mem::take(&mut answer.unread),
+        };
         while let Some(batch) = self.next(&mut answer).await? {
             if shown.columns.is_empty() {
                 shown.columns = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
@@ -148,17 +163,28 @@ impl QueryRequest<'_> {
                 Err(error) => return Err(error.on("table", &table.name)),
             }
         }
+        let unread = stop.run_until_cancelled(unread(lake.as_ref(), &tables, &self.sql)).await.ok_or_else(stopped)??;
         let asked = stop.run_until_cancelled(lake.query(&repair_core::lake::Query::new(&tables, &self.sql))).await.ok_or_else(stopped)?;
         let rows = asked.map_err(|error| match not_there.as_slice() {
             [] => error,
             names => error.on("tables that do not exist yet", names.join(", ")),
         })?;
-        Ok(Answer { rows, meter })
+        Ok(Answer { rows, unread, meter })
     }
 
     async fn next(&self, answer: &mut Answer) -> Result<Option<RecordBatch>> {
         self.repair.around().stop.run_until_cancelled(answer.rows.try_next()).await.ok_or_else(stopped)?
     }
+}
+
+/// The rows that a query does not see since they cannot be read.
+async fn unread(lake: &dyn ReadLake, tables: &[Table], sql: &str) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for table in tables.iter().filter(|table| plugin::is_named_in(sql, &table.name)) {
+        let (left_out, _) = plugin::left_out(lake, table).await?;
+        said.extend(left_out.said(&format!("table `{}`, which the query reads,", table.name)));
+    }
+    Ok(said)
 }
 
 fn stopped() -> Error {

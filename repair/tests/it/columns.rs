@@ -105,6 +105,9 @@ async fn a_difference_in_a_column_that_nobody_uses_stops_no_step() {
     for (one, other, is_left_out) in [
         (DataType::Decimal128(10, 2), DataType::Decimal128(12, 4), false),
         (DataType::Decimal128(8, 0), DataType::Decimal128(10, 2), false),
+        (DataType::Decimal128(38, 0), DataType::Decimal128(10, 2), false),
+        (DataType::UInt64, DataType::Int8, false),
+        (DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Int64)), DataType::Int16, false),
         (time(TimeUnit::Microsecond, Some("UTC")), time(TimeUnit::Microsecond, None), true),
         (DataType::Int64, DataType::Utf8, true),
     ] {

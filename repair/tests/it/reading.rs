@@ -5,7 +5,13 @@
 use std::sync::Arc;
 
 use crate::common::{World, copy, output};
-use repair::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use repair::arrow::array::{
+    ArrayRef, Date64Array, DictionaryArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+};
+use repair::arrow::datatypes::{DataType, Int32Type, TimeUnit};
+use repair::core::model::Format;
+use repair::reading::Destination;
 use repair::{ErrorKind, Outcome};
 
 fn texts(values: &[&str]) -> ArrayRef {
@@ -743,4 +749,275 @@ fn what_a_source_cannot_read_is_not_absent() {
         let report = world.run(&of(archive), &steps);
         assert_eq!(output(&report, "look")["defective"].as_u64().unwrap_or_default(), removed, "{report:?}");
     }
+}
+
+/// A row that a source holds in the folder of another day, too far away to be used, is no row that does not exist.
+#[test]
+fn what_lies_in_the_folder_of_another_day_is_not_absent() {
+    let day = "table: t, from: 2024-03-04, to: 2024-03-04";
+    let hours = |days: std::ops::Range<u32>, lacking: &[u32]| -> String {
+        let all = days.flat_map(|day| (0..24).map(move |hour| (day, hour))).filter(|(day, hour)| *day != 4 || !lacking.contains(hour));
+        format!("ts,v\n{}", all.map(|(day, hour)| format!("2024-03-{day:02}T{hour:02}:00:00Z,{hour}\n")).collect::<String>())
+    };
+    let table = "format: csv, time: ts, cadence: 1h";
+    let by_day = "partition_by: [{ date: day }]";
+    let archive = format!("stocks.archive, with: {{ location: old, format: csv, {by_day} }}");
+    let sql = "sql, with: { complete: true, query: \"SELECT ts, v FROM old WHERE ts >= :from AND ts < :to\" }";
+    let steps = format!(
+        "  look: {{ detect: gaps, with: {{ {day} }}, next: fill }}\n  fill: {{ repair: backfill, of: look, with: {{ source: s }}, next: check }}\n  check: {{ verify: look, end: true }}"
+    );
+    for source in [archive.as_str(), sql] {
+        // The row is in the folder of its day, in that of the day after, in one of a week later, or nowhere.
+        for (folder, expected) in [(Some(4), (2, 0, 0)), (Some(5), (2, 0, 0)), (Some(11), (1, 0, 1)), (None, (1, 1, 0))] {
+            let world = World::new();
+            world.write("t/a.csv", hours(4..5, &[5, 6]));
+            for day in 3..12 {
+                world.write(&format!("old/date=2024-03-{day:02}/a.csv"), hours(day..day + 1, &[6]));
+            }
+            if let Some(folder) = folder {
+                world.write(&format!("old/date=2024-03-{folder:02}/b.csv"), "ts,v\n2024-03-04T06:00:00Z,6\n");
+            }
+            let report = world
+                .run(&format!("{table} }}\n  old: {{ location: old, {table}, {by_day} }}\nsources:\n  s: {{ source: {source}"), &steps);
+            let counts = output(&report, "check");
+            let count = |name: &str| counts[name].as_u64().unwrap_or_default();
+            assert_eq!((count("repaired"), count("absent"), count("missing")), expected, "{source} {folder:?}: {report:?}");
+            // The run says why the slot is not known to be absent.
+            let said = |problem: &String| {
+                problem.contains("too far from the folder") && problem.contains("date=2024-03-11") && problem.contains("absent")
+            };
+            assert_eq!(report.problems.iter().any(said), folder == Some(11), "{source} {folder:?}: {:?}", report.problems);
+            assert_eq!(report.outcome == Some(Outcome::Succeeded), folder != Some(11), "{source} {folder:?}");
+        }
+    }
+}
+
+/// Rows that cannot be read are reported by every step whose query does not see them, and beside the rows of a query and an export.
+#[test]
+fn queries_say_which_rows_they_do_not_see() {
+    let world = World::new();
+    world.write("t/a.csv", "ts,v\n2024-03-04T00:00:00Z,1\n2024-03-04T02:00:00Z,3\n");
+    world.write("u/a.csv", "ts,v\n2024-03-04T00:00:00Z,1\nnever,2\n2024-03-04T01:00:00Z,2\nnever,3\n");
+    let table =
+        "format: csv, time: ts, cadence: 1h }\n  u: { location: u, format: csv, time: ts, cadence: 1h, on_bad_row: { quarantine: 60% }";
+    let said = "2 rows of table `u`, which the query reads, cannot be read and were left out, such as ";
+    let look = "  look: { detect: gaps, with: { table: t, from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T03:00:00Z\" }, next: fill }\n";
+    for (step, steps) in [
+        ("ask", "  ask: { task: sql, with: { query: \"SELECT count(*) AS n FROM u\" }, end: true }".to_owned()),
+        ("sum", "  sum: { aggregate: sql, with: { into: sums, query: \"SELECT min(ts) AS ts, sum(v) AS s FROM u\" }, end: true }".to_owned()),
+        (
+            "each",
+            "  each: { map: { over: { rows: \"SELECT v FROM u\" } }, start: one, steps: { one: { task: sql, with: { query: \"SELECT 1 AS one\" }, end: true } }, end: true }".to_owned(),
+        ),
+        (
+            "fill",
+            format!("{look}  fill: {{ repair: sql, of: look, with: {{ query: \"SELECT ts, v FROM u_repaired JOIN $missing USING (ts)\" }}, end: true }}"),
+        ),
+    ] {
+        let report = world.run(table, &steps);
+        assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{step}: {report:?}");
+        let of_step: Vec<&String> = report.problems.iter().filter(|problem| problem.starts_with(&format!("{step}: {said}"))).collect();
+        assert!(of_step.len() == 1 && of_step[0].contains("a.csv, line 3"), "{step}: {:?}", report.problems);
+        assert!(report.reason.as_ref().is_some_and(|reason| reason.contains(said)), "{step}: {:?}", report.reason);
+    }
+    let repair = world.workflow(table, "  ask: { task: sql, with: { query: \"SELECT 1 AS one\" }, end: true }");
+    repair::block_on(async {
+        let rows = repair.query("SELECT * FROM u").first(10).await.unwrap();
+        assert!(rows.rows.len() == 2 && rows.unread.len() == 1 && rows.unread[0].starts_with(said), "{rows:?}");
+        assert_eq!(repair.query("SELECT * FROM t").first(10).await.unwrap().unread, [""; 0]);
+    });
+}
+
+/// What only Arrow says of a file's types is not passed on: dates in milliseconds are times for other programs, too, and dictionaries are their values.
+#[test]
+fn dates_in_milliseconds_are_times_for_everybody() {
+    let world = World::new();
+    let dates = || Arc::new(Date64Array::from_iter_values([0, 1, 3, 4].map(|day| (19_786 + day) * 86_400_000))) as ArrayRef;
+    let units: DictionaryArray<Int32Type> = ["kW"; 4].into_iter().collect();
+    let (values, units) = (Arc::new(Float64Array::from(vec![1.0, 2.0, 4.0, 5.0])) as ArrayRef, Arc::new(units) as ArrayRef);
+    world.parquet("t/f.parquet", &[("k", texts(&["a"; 4])), ("ts", dates()), ("due", dates()), ("unit", units), ("v", values)]);
+    let steps = "  look: { detect: gaps, with: { table: t, keys: [a], from: 2024-03-04, to: 2024-03-08 }, next: fill }\n  fill: { repair: interpolate, of: look, next: sum }\n  sum: { \
+                 aggregate: sql, with: { into: sums, query: \"SELECT k, min(ts) AS ts, max(due) AS due, arrow_cast(max(due), 'Date64') AS again, max(unit) AS unit, sum(v) AS v FROM \
+                 t_repaired GROUP BY k\" }, end: true }";
+    let table = "format: parquet, key: [k], time: ts, cadence: 1d";
+    let report = world.run(table, steps);
+    assert_eq!((output(&report, "look")["missing"].as_u64(), report.missing), (Some(1), 0), "{report:?}");
+    let repair = world.workflow(table, steps);
+    for (of, columns) in [("t", &["due"][..]), ("sums", &["due", "again"])] {
+        let path = world.0.path().join(format!("{of}.parquet"));
+        let exported = repair::block_on(async { repair.export(of, Format::Parquet, Destination::file(&path)).await }).unwrap();
+        assert_eq!(exported.rows, if of == "t" { 5 } else { 1 });
+        let file = std::fs::File::open(&path).unwrap();
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let there = ArrowReaderMetadata::load(&file, options).unwrap();
+        for column in columns {
+            let kind = there.schema().field_with_name(column).unwrap().data_type();
+            assert_eq!(*kind, DataType::Timestamp(TimeUnit::Millisecond, None), "{column} of {of}");
+        }
+    }
+    let path = world.0.path().join("answer.parquet");
+    let query = "SELECT arrow_cast(max(due), 'Date64') AS due FROM t";
+    repair::block_on(async { repair.query(query).write(Format::Parquet, Destination::file(&path)).await }).unwrap();
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let there = ArrowReaderMetadata::load(&std::fs::File::open(&path).unwrap(), options).unwrap();
+    assert_eq!(*there.schema().field(0).data_type(), DataType::Timestamp(TimeUnit::Millisecond, None));
+}
+
+fn answer(repair: &repair::Repair, sql: &str) -> Vec<String> {
+    let rows = repair::block_on(async { repair.query(sql).first(100).await }).unwrap_or_else(|error| panic!("{}", error.full()));
+    let shown = |row: &Vec<Option<String>>| row.iter().map(|cell| cell.as_deref().unwrap_or("-")).collect::<Vec<_>>().join("|");
+    rows.rows.iter().map(shown).collect()
+}
+
+/// Records and lists whose fields differ between files have the fields of all.
+#[test]
+fn records_that_differ_between_files_are_put_together() {
+    let world = World::new();
+    world.write(
+        "t/a.jsonl",
+        "{\"k\":\"A\",\"ts\":\"2024-03-04T00:00:00Z\",\"v\":1,\"meta\":{\"unit\":\"kW\",\"site\":{\"id\":1}},\"all\":[{\"a\":1}]}\n",
+    );
+    world.write(
+        "t/b.jsonl",
+        "{\"k\":\"A\",\"ts\":\"2024-03-04T01:00:00Z\",\"v\":2,\"meta\":{\"site\":{\"id\":2.5,\"name\":\"n\"},\"tags\":[\"x\"]},\"all\":[{\"b\":\"y\"}]}\n",
+    );
+    let table = "format: jsonl, key: [k], time: ts, cadence: 1h";
+    let steps =
+        "  look: { detect: gaps, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T02:00:00Z\" }, end: true }";
+    let report = world.run(table, steps);
+    assert_eq!((report.outcome, report.problems.as_slice()), (Some(Outcome::Succeeded), &[][..]));
+    let repair = world.workflow(table, steps);
+    let rows = answer(
+        &repair,
+        "SELECT meta['unit'] AS u, meta['site']['id'] AS i, meta['site']['name'] AS n, meta['tags'][1] AS t, \"all\"[1]['a'] AS a, \"all\"[1]['b'] AS b FROM t ORDER BY ts",
+    );
+    assert_eq!(rows, ["kW|1.0|-|-|1|-", "-|2.5|n|x|-|y"]);
+}
+
+/// A field that `path` makes a column is not in its record as well, where it would be as it was before a repair.
+#[test]
+fn a_record_shows_nothing_that_a_repair_has_changed() {
+    let world = World::new();
+    let row = |hour: u32, close: &str| {
+        format!(
+            "{{\"k\":\"A\",\"ts\":\"2024-03-04T{hour:02}:00:00Z\",\"quote\":{{\"close\":{close},\"volume\":{hour}}},\"last\":{close}}}\n"
+        )
+    };
+    world.write("t/a.jsonl", [row(0, "1.5"), row(1, "900.0"), row(2, "2.5")].concat());
+    let table = "format: jsonl, key: [k], time: ts, cadence: 1h, columns: { close: { path: quote.close }, price: { path: last } }";
+    let steps = "  look: { detect: invalid, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T03:00:00Z\", rules: [{ column: close, max: 100 }, { column: price, \
+                 max: 100 }] }, next: fix }\n  fix: { repair: interpolate, of: look, end: true }";
+    let report = world.run(table, steps);
+    assert_eq!(report.outcome, Some(Outcome::Succeeded), "{report:?}");
+    let repair = world.workflow(table, steps);
+    let shown = answer(&repair, "SELECT * FROM t_repaired ORDER BY ts");
+    assert!(shown.len() == 3 && !shown.iter().any(|row| row.contains("900")), "{shown:?}");
+    assert_eq!(
+        answer(&repair, "SELECT close, price, quote['volume'] AS volume FROM t_repaired ORDER BY ts"),
+        ["1.5|1.5|0", "2.0|2.0|1", "2.5|2.5|2"]
+    );
+    for gone in ["SELECT quote['close'] FROM t_repaired", "SELECT last FROM t_repaired"] {
+        assert!(repair::block_on(async { repair.query(gone).first(1).await }).is_err(), "{gone}");
+    }
+}
+
+/// Lists and records are kept in a filled row where the rows on both sides have the same.
+#[test]
+fn lists_and_records_are_carried_into_filled_rows() {
+    for (strategy, last) in [("interpolate", "-|-"), ("carry-forward", "[x, y]|{a: 1}")] {
+        let world = World::new();
+        let row = |hour: u32, tags: &str| {
+            format!(
+                "{{\"k\":\"A\",\"ts\":\"2024-03-04T{hour:02}:00:00Z\",\"v\":{hour},\"tags\":{tags},\"meta\":{{\"a\":{}}}}}\n",
+                1 + hour / 4
+            )
+        };
+        world.write("t/a.jsonl", [row(0, "[\"x\",\"y\"]"), row(2, "[\"x\",\"y\"]"), row(4, "[\"x\"]")].concat());
+        let table = "format: jsonl, key: [k], time: ts, cadence: 1h";
+        let steps = format!(
+            "  look: {{ detect: gaps, with: {{ table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T05:00:00Z\" }}, next: fill }}\n  fill: {{ repair: {strategy}, of: look, \
+             next: check }}\n  check: {{ verify: look, end: true }}"
+        );
+        let report = world.run(table, &steps);
+        assert_eq!(report.missing, 0, "{report:?}");
+        let filled = answer(&world.workflow(table, &steps), "SELECT tags, meta FROM t_repaired WHERE repaired_by IS NOT NULL ORDER BY ts");
+        assert_eq!(filled, ["[x, y]|{a: 1}", last], "{strategy}");
+    }
+}
+
+/// An archive is read as its files are written, not as those of the repaired table, or as a table of the workflow says.
+#[test]
+fn an_archive_is_written_in_its_own_way() {
+    let steps = "  look: { detect: gaps, with: { table: t, from: 2024-03-04, to: 2024-03-04 }, next: fill }\n  fill: { repair: backfill, of: look, with: { source: s }, next: check }\n  \
+                 check: { verify: look, end: true }";
+    let look = "  look: { detect: gaps, with: { table: t, from: 2024-03-04, to: 2024-03-04 }, end: true }";
+    let rows = |lacking: &[u32], row: &dyn Fn(u32) -> String| (0..24).filter(|hour| !lacking.contains(hour)).map(row).collect::<String>();
+    let own = |hour: u32| format!("04.03.2024 {hour:02}:00;{hour},5\n");
+    let iso = |hour: u32| format!("2024-03-04T{hour:02}:00:00Z;{hour},5\n");
+    let other = |hour: u32| format!("{},{hour}.5\n", 1_709_510_400 + i64::from(hour) * 3_600);
+    let table =
+        "format: csv, csv: { delimiter: \";\", decimal: \",\" }, time: { column: ts, format: \"%d.%m.%Y %H:%M\", zone: UTC }, cadence: 1h";
+    let folder = "stocks.archive, with: { location: old, format: csv";
+    let of_table = "stocks.archive, with: { table: old";
+    let declared = " }\n  old: { location: old, format: csv, time: { column: at, epoch: s, name: ts }, cadence: 1h";
+    for (source, more, text) in [
+        (folder, "", format!("ts;v\n{}", rows(&[6], &own))),
+        (folder, "", format!("ts;v\n{}", rows(&[6], &iso))),
+        (of_table, declared, format!("at,v\n{}", rows(&[6], &other))),
+    ] {
+        let world = World::new();
+        world.write("t/a.csv", format!("ts;v\n{}", rows(&[5, 6], &own)));
+        world.write("old/a.csv", text.clone());
+        let report = world.run(&format!("{table}{more} }}\nsources:\n  s: {{ source: {source} }}"), steps);
+        let counts = output(&report, "check");
+        let count = |name: &str| counts[name].as_u64().unwrap_or_default();
+        assert_eq!((count("repaired"), count("absent"), count("missing")), (1, 1, 0), "{text}: {report:?}");
+        assert_eq!(answer(&world.workflow(table, look), "SELECT v FROM t_repaired WHERE repaired_by IS NOT NULL"), ["5.5"], "{text}");
+    }
+    // What fits in neither way is refused by what the table says.
+    let world = World::new();
+    world.write("t/a.csv", format!("ts;v\n{}", rows(&[5], &own)));
+    world.write("old/a.csv", "ts;v\nyesterday;1\n");
+    let report = world.run(&format!("{table} }}\nsources:\n  s: {{ source: {folder} }}"), steps);
+    let said = format!("{:?} {:?}", report.reason, report.problems);
+    assert!(report.missing == 1 && said.contains("a.csv") && said.contains("%d.%m.%Y"), "{said}");
+}
+
+/// In a table whose times mark the ends of slots, the border of two slots means that whose row has this time, and the other is named.
+#[test]
+fn why_says_which_slot_it_shows_where_times_mark_ends() {
+    let world = World::new();
+    let row = |hour: u32| format!("A,2024-03-04T{hour:02}:00:00Z,{hour}\n");
+    world.write("t/a.csv", format!("k,ts,v\n{}{}{}", row(1), row(2), row(4)));
+    let table = "format: csv, key: [k], time: ts, time_marks: end, cadence: 1h";
+    let steps =
+        "  look: { detect: gaps, with: { table: t, keys: [A], from: \"2024-03-04T00:00:00Z\", to: \"2024-03-04T04:00:00Z\" }, end: true }";
+    let report = world.run(table, steps);
+    assert_eq!(report.missing, 1, "{report:?}");
+    let repair = world.workflow(table, steps);
+    let why = |at: &str| repair::block_on(async { repair.why("t", at.parse().unwrap()).key("A").await }).unwrap();
+    let stands = |at: &str| {
+        let story = why(at);
+        let standing = |standing| serde_json::to_value(standing).unwrap().as_str().unwrap().to_owned();
+        let other = story.other.map(|other| (other.slot.from().to_string(), standing(other.standing), other.at.to_string()));
+        (story.slot.from().to_string(), standing(story.standing), story.time.map(|time| time.to_string()), other)
+    };
+    let (two, three) = ("2024-03-04T02:00:00Z".to_owned(), "2024-03-04T03:00:00Z".to_owned());
+    let within = (two.clone(), "missing".to_owned(), Some(three.clone()), None);
+    assert_eq!(stands("2024-03-04T02:30:00Z"), within);
+    // The row of 02:00 is that of the hour before; the gap that begins then is the other slot.
+    let other = (two.clone(), "missing".to_owned(), "2024-03-04T02:30:00Z".to_owned());
+    assert_eq!(stands("2024-03-04T02:00:00Z"), ("2024-03-04T01:00:00Z".to_owned(), "raw".to_owned(), Some(two), Some(other)));
+    let (slot, standing, _, other) = stands("2024-03-04T03:00:00Z");
+    assert_eq!((slot.as_str(), standing.as_str(), other.map(|other| other.1)), ("2024-03-04T02:00:00Z", "missing", Some("raw".to_owned())));
+    // What people have decided is about this slot, not the one before.
+    repair::block_on(async {
+        repair
+            .set_aside("t", repair::provenance::Verdict::GivenUp, "2024-03-04T03:00:00Z", "nobody has it")
+            .key("A")
+            .from("2024-03-04T02:00:00Z")
+            .await
+    })
+    .unwrap();
+    assert_eq!(["2024-03-04T01:30:00Z", "2024-03-04T02:30:00Z", "2024-03-04T03:30:00Z"].map(|at| why(at).decisions.len()), [0, 1, 0]);
 }

@@ -428,6 +428,10 @@ pub async fn folders_that_carry_the_time(world: &World, layout: &Layouts) {
     let wide = look(world, &table, &["a"], &from, &hour(24 * 5).to_string()).await.unwrap();
     assert_eq!((present(&wide), wide.raw.misplaced_rows, wide.raw.stray_rows.values().sum::<u64>()), (7, 1, 1), "{name}");
     assert_eq!(wide.raw.keys[&Key::from("a")].duplicates(), 0);
+    // Who concludes something from what is not in the table hears of that row, whatever range it is about.
+    let (doubt, _) = repair_core::plugin::doubt(&world.lake, &table, "the archive").await.unwrap();
+    let doubt = doubt.unwrap();
+    assert!(doubt.starts_with("1 row of the archive lies too far from the folder of their time"), "{name}: {doubt}");
     let all = rows(world, &table, Layer::Raw).await;
     assert_eq!(all.len(), 7, "{name}: {all:?}");
     assert_eq!(rows_in(world, &table, &hour(7).to_string(), &hour(8).to_string()).await.len(), 1, "{name}");
@@ -564,6 +568,21 @@ pub async fn values_and_files(world: &World) {
     assert!(found.iter().any(|row| row.contains("1.5")), "{found:?}");
     let found = look(world, &table, &["n"], "2024-03-04T00:00:00Z", "2024-03-04T03:00:00Z").await.unwrap();
     assert_eq!(present(&found), 2);
+    // The view has what a path makes a column, and not the record in which it would be as it was before a repair.
+    let filled: Vec<(&str, ArrayRef)> = vec![
+        ("site", Arc::new(StringArray::from(vec!["n"]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![at("2024-03-04T02:00:00Z").as_microsecond()]).with_timezone("UTC"))),
+        ("kwh", Arc::new(Float64Array::from(vec![2.5]))),
+    ];
+    let fix = Fix { rows: vec![RecordBatch::try_from_iter(filled).unwrap()], source: "s".to_owned(), ..Fix::default() };
+    let scope = StageScope { run: "one", step: "fill", visit: 1, table: &table };
+    world.lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
+    world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+    let all = repair_core::lake::Query::new(std::slice::from_ref(&table), "SELECT * FROM nested_repaired");
+    let all = collect(world.lake.query(&all).await.unwrap()).await;
+    let names: Vec<&str> = all[0].schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+    assert!(all.iter().map(RecordBatch::num_rows).sum::<usize>() == 3 && names.contains(&"kwh"), "{names:?}");
+    assert!(!names.contains(&"meta") && !names.contains(&"reading"), "{names:?}");
     // A whole number that no float can hold is not rounded silently.
     let floats = table.with_column("n", ColumnRule::of_type(ColumnType::Number));
     let error = {

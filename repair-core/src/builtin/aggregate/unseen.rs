@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::names;
 use crate::lake::{PresenceRequest, RowCountRequest, overlay};
 use crate::model::{Findings, Interval, Key, SlotRule, Table, Usage};
-use crate::plugin::StepContext;
+use crate::plugin::{StepContext, is_named_in};
 
 const DAY_S: u32 = 86_400;
 
@@ -33,8 +33,7 @@ impl Unseen {
         let mut found = Self::default();
         let is_known = |table: &Table| findings.is_some_and(|findings| findings.scope.table == table.name && findings.counts.expected > 0);
         for table in context.tables.values() {
-            let is_named = names(sql, &table.name) || names(sql, &overlay::repaired_view(&table.name));
-            if is_named && findings.is_none_or(|findings| findings.scope.table != table.name) {
+            if is_named_in(sql, &table.name) && findings.is_none_or(|findings| findings.scope.table != table.name) {
                 let (left_out, usage) = context.left_out(table).await?;
                 found.usage += usage;
                 if let Some(first) = left_out.iter().next() {

@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_ar
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{filter_record_batch, nullif, take, take_record_batch};
 use arrow::datatypes::{Field, Schema};
+use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -160,6 +161,16 @@ fn texts<'a>(table: &'a Table, schema: &'a Schema) -> impl Iterator<Item = &'a S
     schema.fields().iter().filter(is_text).map(|field| field.name())
 }
 
+/// Whether the values of two columns differ. Lists and records are the same if all within them is.
+fn differ(one: &ArrayRef, other: &ArrayRef) -> Result<BooleanArray> {
+    if !one.data_type().is_nested() {
+        return Ok(distinct(one, other)?);
+    }
+    let converter = RowConverter::new(vec![SortField::new(one.data_type().clone())])?;
+    let [one, other] = [one, other].map(|column| converter.convert_columns(std::slice::from_ref(column)));
+    Ok(one?.iter().zip(other?.iter()).map(|(one, other)| Some(one != other)).collect())
+}
+
 /// A line: the rows of its ends, and where on it a point is.
 type Line = (u32, u32, Weight);
 
@@ -226,14 +237,8 @@ impl Drawn {
             } else if line::is_number(field.data_type()) {
                 new_null_array(field.data_type(), before.len())
             } else {
-                // Values that cannot be compared count as different.
-                match distinct(before, after) {
-                    Ok(differ) => {
-                        let wrong: BooleanArray = right.remove(name).into_iter().flatten().map(|right| Some(!right)).collect();
-                        nullif(&nullif(before, &differ)?, &wrong)?
-                    }
-                    Err(_) => new_null_array(field.data_type(), before.len()),
-                }
+                let wrong: BooleanArray = right.remove(name).into_iter().flatten().map(|right| Some(!right)).collect();
+                nullif(&nullif(before, &differ(before, after)?)?, &wrong)?
             });
         }
         let drawn = RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?;

@@ -180,7 +180,7 @@ pub(super) fn register(registry: &mut Registry) {
 ///   cells, or rows without any value.
 /// - Where only cells are wrong, a row serves if it has all of them right.
 /// - Shifts are tried in order, and the first that has a row counts. They are not averaged unless `take` says so, because that invents values.
-/// - Time is UTC: a day is 24 hours, even where clocks change.
+/// - Slots are counted: a day is 24 hours, even where clocks change, but in a table of days or weeks it is a day of the table's zone.
 /// - A slot for which no shift has a row stays missing, as does one that has not ended.
 #[derive(Debug)]
 pub struct Shifted {

@@ -9,10 +9,11 @@ use futures::TryStreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::builtin::sql::{self, KEYS, Places};
 use crate::error::{Error, Result};
-use crate::model::Key;
+use crate::model::{Key, Table};
 use crate::plugin::{Answer, Covered, Limits, QueryRows, Registry, Request, Source, StepContext, UserQuery};
 
 /// Rows that one query may bring, unless the source says.
@@ -38,7 +39,8 @@ struct SqlConfig {
     /// Values that the query may name, as `:name`, beside `:from`, `:to`, `:now` and the parameters of the run.
     #[serde(default)]
     values: BTreeMap<String, Value>,
-    /// Whether what the query does not give did not happen. Otherwise it is only unknown, as it is while rows of its tables cannot be read; default false.
+    /// Whether what the query does not give did not happen. Otherwise it is only unknown, as it is while rows of its tables cannot be read, or lie too far from the folder of
+    /// their time to be used; default false.
     #[serde(default)]
     complete: bool,
     /// Rows that one query may bring; default 500,000.
@@ -57,27 +59,32 @@ pub(super) fn register(registry: &mut Registry) {
         if config.rows_per_query == Some(0) || config.keys_per_query == Some(0) {
             return Err(Error::invalid("`rows_per_query` and `keys_per_query` must be at least 1"));
         }
-        Ok(Sql { config })
+        Ok(Sql { config, doubt: OnceCell::new() })
     });
 }
 
 /// The source `sql`.
 struct Sql {
     config: SqlConfig,
+    doubt: OnceCell<Option<String>>,
 }
 
 impl Sql {
-    /// What of its tables cannot be read, in words; `None` if all can, or if nothing is concluded from what the query does not give.
-    async fn unread(&self, context: &StepContext) -> Result<Option<String>> {
+    /// Why what the query does not give may yet be in its tables, in words; `None` if it may not, or if nothing is concluded from that anyway. It is looked up once, and kept
+    /// for the life of the source.
+    async fn known_doubt(&self, context: &StepContext) -> Result<Option<String>> {
         let SqlConfig { query, lake, complete, .. } = &self.config;
-        match lake {
-            _ if !complete => Ok(None),
-            None => sql::unread(context.lake.as_ref(), &context.tables, query).await,
-            Some(profile) => {
-                let elsewhere = context.elsewhere(profile)?;
-                sql::unread(elsewhere.lake().as_ref(), &elsewhere.tables, query).await
+        let look = async {
+            match lake {
+                _ if !complete => Ok(None),
+                None => sql::doubt(context.lake.as_ref(), &context.tables, query).await,
+                Some(profile) => {
+                    let elsewhere = context.elsewhere(profile)?;
+                    sql::doubt(elsewhere.lake().as_ref(), &elsewhere.tables, query).await
+                }
             }
-        }
+        };
+        self.doubt.get_or_try_init(|| look).await.cloned()
     }
 }
 
@@ -91,6 +98,10 @@ impl Source for Sql {
     fn query(&self) -> Option<UserQuery<'_>> {
         let SqlConfig { query, values, lake, .. } = &self.config;
         Some(UserQuery { sql: query, lake: lake.as_deref(), values, has_interval: true, relations: &[KEYS], rows: QueryRows::Slots })
+    }
+
+    async fn doubt(&self, context: &StepContext, _: &Table) -> Result<Option<String>> {
+        self.known_doubt(context).await
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {
@@ -135,14 +146,14 @@ impl Source for Sql {
             }
             None => Vec::new(),
         };
-        let unread = self.unread(context).await?;
+        let doubt = self.known_doubt(context).await?;
         let covered = request
             .keys
             .iter()
-            .filter(|_| self.config.complete && unread.is_none())
+            .filter(|_| self.config.complete && doubt.is_none())
             .map(|key| Covered { key: key.clone(), interval: request.interval });
-        let said = match &unread {
-            Some(unread) => format!("{count} rows of a query; {unread}"),
+        let said = match &doubt {
+            Some(doubt) => format!("{count} rows of a query; {doubt}"),
             None => format!("{count} rows of a query"),
         };
         Ok(Answer::new(rows).with_covered(covered.collect()).with_said(said))

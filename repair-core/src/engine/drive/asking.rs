@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::engine::drive::work::Recorder;
 use crate::engine::pure::event::Event;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Usage;
+use crate::model::{Table, Usage};
 use crate::plugin::{Answer, Calls, Limits, Request, Source, StepContext, UserQuery};
 
 /// The same context, with calls that are counted: those of sources, and those that a plug-in makes itself.
@@ -72,6 +72,10 @@ impl Source for Counted {
 
     async fn ready(&self) -> Result<()> {
         self.inner.ready().await
+    }
+
+    async fn doubt(&self, context: &StepContext, table: &Table) -> Result<Option<String>> {
+        self.inner.doubt(context, table).await
     }
 
     async fn fetch(&self, context: &StepContext, request: &Request) -> Result<Answer> {

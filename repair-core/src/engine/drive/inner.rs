@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::drive::asking;
 use crate::engine::drive::engine::{Engine, StartRequest, child_run_id, item_run_id, try_load};
 use crate::engine::drive::purse::{ItemPurse, Purse};
-use crate::engine::drive::work::{Done, Failed, Over, Recorder, Work};
+use crate::engine::drive::work::{Done, Failed, Over, Recorder, Work, in_words, unread_by};
 use crate::engine::prepare::preflight;
 use crate::engine::pure::budget;
 use crate::engine::pure::control;
@@ -86,10 +86,12 @@ impl Work {
 
     /// Runs a workflow for each item of a list that has not ended yet, some of them side by side.
     pub(crate) async fn map(&self, map: &MapStep, over: Over, recorder: &Recorder) -> Result<Done, Failed> {
+        let mut exceptions = None;
         let mut state = match &self.items {
             Some(state) => state.clone(),
             None => {
-                let items = self.list(over, recorder).await?;
+                let (items, unread) = self.list(over, recorder).await?;
+                exceptions = unread;
                 recorder.record(vec![Event::ItemsPlanned { step: self.step.name.clone(), items: items.clone() }]).await?;
                 MapState::planned(items)
             }
@@ -138,18 +140,20 @@ impl Work {
         }
         self.context.check_cancelled()?;
         match state.error() {
-            None => Ok(Done::plain(state.output())),
+            None => Ok(Done { exceptions, ..Done::plain(state.output()) }),
             Some(error) => Err(Failed { error: error.into(), units: true, driving: false }),
         }
     }
 
-    /// The items of the list.
-    async fn list(&self, over: Over, recorder: &Recorder) -> Result<Vec<Value>> {
+    /// The items of the list, and which rows the query that gives them does not see.
+    async fn list(&self, over: Over, recorder: &Recorder) -> Result<(Vec<Value>, Option<String>)> {
+        let mut unread = Vec::new();
         let value = match over {
             Over::Known => return Err(Error::internal("the list of the map is not on record")),
             Over::Items(value) => value,
             Over::Rows(task) => {
-                let (output, usage) = task.perform(&asking::counted(&self.context, recorder, self.budgeted)).await?;
+                let (output, mut usage) = task.perform(&asking::counted(&self.context, recorder, self.budgeted)).await?;
+                unread = unread_by(&self.context, task.query(), None, &mut usage).await?;
                 let rows = output.get("rows").and_then(Value::as_u64).unwrap_or_default();
                 if rows > MapStep::MAX_ITEMS as u64 {
                     return Err(Error::invalid(format!(
@@ -164,7 +168,7 @@ impl Work {
                 output.get("list").cloned().unwrap_or_default()
             }
         };
-        MapStep::items(value)
+        Ok((MapStep::items(value)?, in_words(unread)))
     }
 
     /// Whether so many items failed for good that the others would only cost.

@@ -519,7 +519,9 @@ impl<'a> Session<'a> {
             let lake = lake::on_behalf_of(&self.context.lake, &caller);
             let elsewhere = Elsewhere::on_behalf_of(&self.context.elsewhere, &caller);
             let budgeted = self.engine.purse.is_some() || !terms.budgets.is_empty();
-            Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, lake, elsewhere, tags, budgeted })
+            let with = terms.with.resolve(variables).ok();
+            let source = with.as_ref().and_then(|with| self.context.sources.get(with.get("source")?.as_str()?)).cloned();
+            Ok(ReadyStrategy { name: strategy.name.as_str().into(), repairer, source, lake, elsewhere, tags, budgeted })
         });
         made.collect()
     }

@@ -1,7 +1,7 @@
 //! The work of steps. Each attempt runs as a job beside the driver's loop, sends it the events to record, and stops when its token is
 //! cancelled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -28,11 +28,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::lake::overlay::fingerprint;
 use crate::lake::stale;
-use crate::model::Usage;
 use crate::model::{
     Cells, ComparedCounts, Counts, DefectKind, Findings, Fingerprints, GapList, MAX_EXAMPLES, Quarantine, Rows, SlotRange, UnitCounts,
 };
-use crate::plugin::{AggregateRequest, Aggregator, Detector, Elsewhere, GapSink, Repairer, Sensor, StepContext, Task};
+use crate::model::{Usage, unread};
+use crate::plugin::{
+    AggregateRequest, Aggregator, Detector, Elsewhere, GapSink, LEFT_OUT, Repairer, Sensor, Source, StepContext, Task, UserQuery,
+};
 use crate::price::Spend;
 use crate::workflow::{MapStep, SensorWait, Step, StepKind, Variables, Workflow};
 
@@ -133,6 +135,8 @@ pub(crate) struct Repairs {
 pub(crate) struct ReadyStrategy {
     pub(crate) name: Arc<str>,
     pub(crate) repairer: Arc<dyn Repairer>,
+    /// The source that its configuration names.
+    pub(crate) source: Option<Arc<dyn Source>>,
     /// The lake, used on behalf of this strategy.
     pub(crate) lake: Arc<dyn Lake>,
     /// The other lakes, in the same way.
@@ -201,6 +205,35 @@ impl From<Error> for Failed {
     }
 }
 
+/// The rows that a query does not see since they cannot be read, unless a detector has counted them.
+pub(super) async fn unread_by(
+    context: &StepContext,
+    query: Option<UserQuery<'_>>,
+    except: Option<&str>,
+    usage: &mut Usage,
+) -> Result<Vec<String>> {
+    let Some(query) = query else { return Ok(Vec::new()) };
+    let (said, used) = context.unread_by(query, except).await?;
+    *usage += used;
+    Ok(said)
+}
+
+/// Sentences as one, each once.
+pub(super) fn in_words(mut said: Vec<String>) -> Option<String> {
+    let mut known = BTreeSet::new();
+    said.retain(|one| known.insert(one.clone()));
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// The rows that an aggregate does not see since they cannot be read, from what its output says.
+fn unread_in(output: &Value) -> Option<String> {
+    let of_table = |table: &Value| {
+        let (named, rows) = (table.get("table")?.as_str()?, table.get("unread")?.as_u64()?);
+        Some(format!("{}, such as {}", unread(rows, &format!("table `{named}`, which the query reads,")), table.get("first")?.as_str()?))
+    };
+    in_words(output.get(LEFT_OUT)?.as_array()?.iter().filter_map(of_table).collect())
+}
+
 fn counts_of(counts: Counts) -> Result<Value> {
     serde_json::to_value(counts).map_err(|error| Error::internal("counts are not JSON").because(error))
 }
@@ -229,11 +262,13 @@ impl Work {
                         output.insert(stale::BEYOND.to_owned(), json!(beyond));
                     }
                 }
-                Ok(Done { output: done.output, findings: None, exceptions: None, usage: done.usage })
+                let exceptions = unread_in(&done.output);
+                Ok(Done { output: done.output, findings: None, exceptions, usage: done.usage })
             }
             Job::Task(task) => {
-                let (output, usage) = task.perform(&asking::counted(&self.context, recorder, self.budgeted)).await?;
-                Ok(Done { output, findings: None, exceptions: None, usage })
+                let (output, mut usage) = task.perform(&asking::counted(&self.context, recorder, self.budgeted)).await?;
+                let exceptions = unread_by(&self.context, task.query(), None, &mut usage).await?;
+                Ok(Done { output, findings: None, exceptions: in_words(exceptions), usage })
             }
             Job::Sense { sensor, wait } => Ok(self.sense(sensor.as_ref(), &wait, recorder).await?),
             Job::Child { workflow, params } => self.child(&workflow, params, recorder).await,
@@ -263,13 +298,29 @@ impl Work {
             let turn = Turn { ready, strategy, earlier: before, units, findings, left, rules_used };
             let done = units::repair(self, recorder, turn).await.map_err(|(error, units)| Failed { error, units, driving: false })?;
             if strategy + 1 >= strategies.len() || done.unresolved() == 0 {
-                return Ok(Done::plain(repair_output(&earlier, Some(&done))));
+                let used = strategies.get(..=strategy).unwrap_or_default();
+                let (exceptions, usage) = self.unseen(used, &of.scope.table, done.unresolved() > 0).await?;
+                return Ok(Done { exceptions, usage, ..Done::plain(repair_output(&earlier, Some(&done))) });
             }
             let ended = Event::StrategyEnded { step: self.step.name.clone(), strategy: ready.name.to_string(), error: None };
             recorder.record(vec![ended]).await?;
             earlier.push(EarlierStrategy::new(&ready.name, Some(&done), None));
             (strategy, units, rules_used) = (strategy + 1, None, &[]);
         }
+    }
+
+    /// What strategies did not see: rows that their queries leave out and, if slots are left as they were, why their sources do not vouch for these.
+    async fn unseen(&self, used: &[ReadyStrategy], table: &str, is_left: bool) -> Result<(Option<String>, Usage)> {
+        let (mut said, mut usage) = (Vec::new(), Usage::default());
+        for strategy in used {
+            let (lake, elsewhere) = (strategy.lake.clone(), strategy.elsewhere.clone());
+            let context = StepContext { lake, elsewhere, ..self.context.clone() };
+            said.extend(unread_by(&context, strategy.repairer.query(), Some(table), &mut usage).await?);
+            if let Some(source) = strategy.source.as_ref().filter(|_| is_left) {
+                said.extend(source.doubt(&context, context.table(table)?).await?);
+            }
+        }
+        Ok((in_words(said), usage))
     }
 
     /// What a strategy must repair: all findings, or what earlier strategies left.

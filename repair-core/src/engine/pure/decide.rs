@@ -12,7 +12,7 @@ use crate::engine::pure::retry;
 use crate::engine::pure::state::{BranchState, Phase, Position, RunState, StepState};
 use crate::engine::pure::units::{UnitStates, repair_output};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Usage;
+use crate::model::{Usage, unread};
 use crate::workflow::given_items;
 use crate::workflow::{ParallelBranch, Step, StepKind, Template, Variables, Wait, Workflow, WorkflowKind, parse_duration};
 
@@ -398,13 +398,11 @@ pub(crate) fn exceptions(state: &RunState) -> Vec<String> {
         }
     }
     for (table, rows) in left_out {
-        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
-        exceptions.push(format!("{rows} of table `{table}` cannot be read and were left out"));
+        exceptions.push(unread(rows, &format!("table `{table}`")));
     }
     for (name, findings) in state.findings.iter().filter(|(_, findings)| findings.counts.unread_elsewhere > 0) {
         let rows = findings.counts.unread_elsewhere;
-        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
-        exceptions.push(format!("{rows} of other tables that `{name}` uses cannot be read and were left out"));
+        exceptions.push(unread(rows, &format!("other tables that `{name}` uses")));
     }
     for (name, step) in &state.steps {
         if let Some(units) = step.units.as_ref().filter(|units| units.failed() > 0) {

@@ -262,7 +262,7 @@ impl Provenance {
     }
 }
 
-/// The interval of the slot that holds an instant. If the key alone identifies a row, that in which versions of a row of this time lie.
+/// The interval of the slot of a row with this time, which may mark its end; of an instant that no row has, the slot in which it lies. If the key alone identifies a row, that in which versions of a row of this time lie.
 ///
 /// # Errors
 /// `invalid` at the ends of the range of instants.

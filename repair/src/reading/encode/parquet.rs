@@ -1,15 +1,17 @@
 //! Rows as Parquet.
 
 use std::io::Write;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::{Encode, unwritten};
+use repair_core::lake::shape;
 use repair_core::{Error, Result};
 
 /// A group of rows is written when it has this size in memory.
@@ -47,12 +49,20 @@ impl Encode for Parquet {
         let Some(out) = self.out.take() else { return Ok(()) };
         // Every tool reads Snappy.
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        self.writer = Some(ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(|error| self.failed(error))?);
+        let plain = |field: &FieldRef| field.as_ref().clone().with_data_type(shape::plain_type(field.data_type()));
+        let schema = Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>()));
+        self.writer = Some(ArrowWriter::try_new(out, schema, Some(properties)).map_err(|error| self.failed(error))?);
         Ok(())
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let plain = |column: &ArrayRef| shape::cast_strict(column, &shape::plain_type(column.data_type()));
+        let columns = batch.columns().iter().map(plain).collect::<Result<Vec<_>>>()?;
         let writer = self.begun()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let fields = batch.schema_ref().fields().iter().zip(&columns);
+        let fields: Vec<Field> = fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone())).collect();
+        let batch = &RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
         let mut written = writer.write(batch);
         if written.is_ok() && writer.in_progress_size() > MAX_WAITING_BYTES {
             written = writer.flush();
