@@ -489,11 +489,21 @@ mod tests {
 
     type Records = Vec<Vec<Vec<u8>>>;
 
-    fn ours(text: &[u8], dialect: Dialect, buffer: usize) -> (Records, Vec<u64>) {
+    fn ours(text: &[u8], dialect: Dialect, buffer: usize, placed: Option<usize>) -> (Records, Vec<u64>) {
         let text = BufReader::with_capacity(buffer, Cursor::new(text.to_vec()));
         let mut splitter = Splitter::new(Box::new(text), dialect, 1 << 20).unwrap();
+        placed.into_iter().for_each(|placed| splitter.place_only(placed));
         let (mut records, mut offsets) = (Vec::new(), Vec::new());
         while splitter.next().unwrap() {
+            let first: Vec<Vec<u8>> = splitter.fields().map(<[u8]>::to_vec).collect();
+            let (count, is_ascii) = (splitter.len(), splitter.is_ascii());
+            if let Some(field) = splitter.short_field::<PADDING>(0) {
+                assert_eq!(field.0[..field.1], first[0]);
+            }
+            splitter.place_all();
+            assert_eq!((count, is_ascii), (splitter.len(), splitter.is_ascii()));
+            assert!(first.len() >= placed.unwrap_or(usize::MAX).clamp(1, count) && splitter.fields().len() == count);
+            assert!(first.iter().eq(splitter.fields().take(first.len())));
             let fields: Vec<Vec<u8>> = splitter.fields().map(<[u8]>::to_vec).collect();
             if is_blank(&fields) {
                 continue;
@@ -528,7 +538,7 @@ mod tests {
         #[test]
         fn records_are_those_of_the_csv_crate(
             parts in proptest::collection::vec(
-                prop::sample::select(vec![",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "#", "a", "\"b\"", "\"c,d\"", "long field", " ", "é", "\u{ff}"]),
+                prop::sample::select(vec![",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "#", "a", "\"b\"", "\"c,d\"", "long field", "a,b,c,d,e,f,g,h,i", "1234567,1234567,12", " ", "é", "\u{ff}"]),
                 0..60,
             ),
             // Two buffers that end within records, and one that holds everything.
@@ -536,10 +546,11 @@ mod tests {
             quote in prop::sample::select(vec![None, Some(b'"'), Some(b'a')]),
             comment in prop::sample::select(vec![None, Some(b'#')]),
             delimiter in prop::sample::select(vec![b',', b';', b' ']),
+            placed in prop::sample::select(vec![None, Some(0), Some(1), Some(2), Some(3), Some(9)]),
         ) {
             let text = parts.concat().into_bytes();
             let dialect = Dialect { delimiter, quote, comment };
-            let (records, offsets) = ours(&text, dialect, buffer);
+            let (records, offsets) = ours(&text, dialect, buffer, placed);
             prop_assert_eq!(&records, &theirs(&text, dialect));
             for (record, offset) in records.iter().zip(offsets) {
                 // A record begins where its first field, or its quote, is.
