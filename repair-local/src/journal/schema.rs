@@ -22,8 +22,8 @@ const WITHOUT_LEASES: i64 = 1;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// With so many pages, the log is copied into the file, also while others wait to write. After that it begins anew, over what it was: a disk flushes
-/// what lies in the room that a file has in about half of the time that it takes if the file grows.
-const LOG_PAGES: i64 = 1_024;
+/// what lies in the room that a file has in about half of the time that it takes if the file grows. Debug builds use so few that runs of tests do that.
+const LOG_PAGES: i64 = if cfg!(debug_assertions) { 24 } else { 1_024 };
 
 /// `PRAGMA synchronous` reads back as this for `FULL`.
 const FULL: i64 = 2;
