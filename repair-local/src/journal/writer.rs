@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use repair_core::engine::{Fold, Signal};
 use repair_core::{Error, ErrorKind, Result};
-use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::brief::{self, Brief};
@@ -222,12 +222,22 @@ fn commit(path: &Path, connection: &mut Connection, group: &[Append]) -> Vec<Res
         Ok(transaction) => transaction,
         Err(error) => return all_failed(error),
     };
+    // One append is all of the transaction, so it needs no point to go back to.
+    if let [append] = group {
+        let inserted = insert(path, &transaction, append).map_err(|error| error.on("run", &append.run));
+        return match inserted {
+            Ok(()) => transaction.commit().map_or_else(all_failed, |()| vec![Ok(())]),
+            Err(error) => vec![Err(error)],
+        };
+    }
     let mut results = Vec::with_capacity(group.len());
     for append in group {
-        let result = match transaction.savepoint() {
-            Ok(savepoint) => insert(path, savepoint, append),
-            Err(error) => Err(sql_error(path, "write to", error)),
-        };
+        let failed = |error| sql_error(path, "write to", error);
+        // Dropped before it is committed, it is rolled back.
+        let result = transaction.savepoint().map_err(failed).and_then(|savepoint| {
+            insert(path, &savepoint, append)?;
+            savepoint.commit().map_err(failed)
+        });
         results.push(result.map_err(|error| error.on("run", &append.run)));
         if transaction.is_autocommit() {
             // When the disk is full, SQLite undoes the whole transaction: earlier appends are gone, and later ones would have no base.
@@ -248,10 +258,10 @@ fn undone(path: &Path, last: Option<&Result<()>>) -> Error {
     }
 }
 
-/// Inserts the events of one append, all or none: a dropped savepoint is rolled back.
-fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> {
+/// Inserts the events of one append. If that fails, the caller goes back to where it began.
+fn insert(path: &Path, connection: &Connection, append: &Append) -> Result<()> {
     let failed = |error| sql_error(path, "write to", error);
-    let known: Option<(i64, Option<String>)> = savepoint
+    let known: Option<(i64, Option<String>)> = connection
         .prepare_cached("SELECT events, begun FROM runs WHERE run = ?1")
         .and_then(|mut statement| statement.query_row([&append.run], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed)?;
@@ -273,7 +283,7 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
     let mut sequence = next;
     {
         let mut event =
-            savepoint.prepare_cached("INSERT INTO events (run, sequence, at, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)").map_err(failed)?;
+            connection.prepare_cached("INSERT INTO events (run, sequence, at, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)").map_err(failed)?;
         for body in &append.bodies {
             let hash = checksum(&append.run, sequence, &at, body);
             event.execute((&append.run, stored(sequence)?, &at, body, hash)).map_err(|error| match error.sqlite_error_code() {
@@ -287,12 +297,12 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
         // Where an earlier program has begun the run, its first event is read once.
         let begun = match begun.or_else(|| append.brief.begun.clone()) {
             Some(begun) => Some(begun),
-            None => brief::of_first(path, &savepoint, &append.run),
+            None => brief::of_first(path, connection, &append.run),
         };
         let latest = &append.brief.latest;
         let hash = begun.as_ref().map(|begun| brief::hash(&append.run, sequence, begun, latest));
         let latest = begun.as_ref().map(|_| latest);
-        savepoint
+        connection
             .prepare_cached(
                 "INSERT INTO runs (run, created_us, events, begun, latest, brief_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
                  ON CONFLICT (run) DO UPDATE SET events = excluded.events, begun = excluded.begun, latest = excluded.latest, \
@@ -310,7 +320,7 @@ fn insert(path: &Path, savepoint: Savepoint<'_>, append: &Append) -> Result<()> 
             })
             .map_err(failed)?;
     }
-    savepoint.commit().map_err(failed)
+    Ok(())
 }
 
 fn stored(sequence: u64) -> Result<i64> {

@@ -11,8 +11,8 @@ use repair_core::model::{ColumnType, Csv, Encoding, OnBadRow, Table, Usage};
 use repair_core::{Error, Result};
 
 use super::bad::{At, Judge, Rows};
-use super::records::{Broken, Dialect, Splitter};
-use super::text::{self, INFER_ROWS, Inferred, Last, Value};
+use super::records::{Broken, Dialect, PADDING, Splitter};
+use super::text::{self, INFER_ROWS, Inferred, Last, Value, has_marks};
 use super::texts::Texts;
 use super::{BATCH_ROWS, RowsOf, open};
 use crate::files::DataFile;
@@ -193,14 +193,24 @@ impl Records {
     }
 
     /// A field of the record, trimmed if the table says so.
-    #[inline]
+    #[inline(always)]
     fn field(&self, number: usize) -> &[u8] {
+        if self.csv.trim { self.trimmed_field(number) } else { self.splitter.field(number) }
+    }
+
+    /// What the field holds, if it is as the file has it, and is short; see [`Splitter::short_field`].
+    #[inline(always)]
+    fn short_field<const N: usize>(&self, number: usize) -> Option<(&[u8; N], usize)> {
+        if self.csv.trim { None } else { self.splitter.short_field(number) }
+    }
+
+    #[inline(never)]
+    fn trimmed_field(&self, number: usize) -> &[u8] {
         let number = match &self.kept {
             None => Some(number),
             Some(kept) => kept.get(number).copied(),
         };
-        let field = number.map_or(&[][..], |number| self.splitter.field(number));
-        if self.csv.trim { self.trimmed(field) } else { field }
+        self.trimmed(number.map_or(&[][..], |number| self.splitter.field(number)))
     }
 
     /// A field without the spaces around it, and without the quotes within these: a quote has a meaning only where a field begins.
@@ -227,8 +237,23 @@ impl Records {
 
     /// Whether the record is the header once more.
     #[inline]
-    fn repeats_header(&self) -> bool {
+    fn repeats_header(&mut self) -> bool {
+        let first = self.header.as_ref().and_then(|header| header.first());
+        first.is_some_and(|first| first == self.splitter.field(0)) && self.is_header()
+    }
+
+    #[cold]
+    fn is_header(&mut self) -> bool {
+        self.splitter.place_all();
         self.header.as_ref().is_some_and(|header| header.iter().eq(self.splitter.fields()))
+    }
+
+    /// From here on, of the fields of a record only some are wanted.
+    fn want(&mut self, projection: &[usize]) {
+        // Which fields are delimiters' is known of all fields or of none.
+        if self.kept.is_none() {
+            self.splitter.place_only(projection.iter().max().map_or(0, |last| last + 1));
+        }
     }
 
     /// The first of some fields that is not UTF-8; the others do not matter.
@@ -241,7 +266,20 @@ impl Records {
     }
 
     /// Why the record is not one of the table; `None` if it is.
-    fn odd(&self) -> Option<String> {
+    #[inline(always)]
+    fn odd(&mut self) -> Option<String> {
+        if self.is_usual() { None } else { self.why_odd() }
+    }
+
+    /// Whether the record is surely one of the table.
+    #[inline(always)]
+    fn is_usual(&self) -> bool {
+        let may_be_header = || self.header.as_ref().and_then(|header| header.first()).is_some_and(|first| first == self.splitter.field(0));
+        self.len() == self.names.len() && !self.splitter.is_open() && !self.csv.final_newline && !may_be_header()
+    }
+
+    #[inline(never)]
+    fn why_odd(&mut self) -> Option<String> {
         if self.csv.final_newline && self.splitter.is_unended() {
             let help = "restore the file, or leave out `final_newline: required` if its writer ends files so";
             return Some(format!("the file ends without a line break, so its last line may be cut off; {help}"));
@@ -471,18 +509,25 @@ impl<'a> Typer<'a> {
         if matches!(table.on_bad_row, OnBadRow::Quarantine(_)) {
             return self.infer_kept(table, file, records);
         }
-        let of_values = &mut self.of_values;
+        let (of_values, is_plain) = (&mut self.of_values, !has_marks(&table.csv));
         let mut inferred: Vec<Inferred> = of_values.iter().map(|_| Inferred::default()).collect();
         let mut rows = 0;
         while rows < INFER_ROWS && records.next(file)? {
             if records.odd().is_some() {
                 continue;
             }
-            for (kind, OfValues { at, nulls, last, .. }) in inferred.iter_mut().zip(&mut *of_values) {
+            let offset = records.offset();
+            for (number, OfValues { at, nulls, last, .. }) in of_values.iter_mut().enumerate() {
+                let Some(kind) = inferred.get_mut(number) else { break };
+                let short = if is_plain && nulls.is_empty() { records.short_field(*at) } else { None };
+                if let Some(number) = short.and_then(|(bytes, length)| Value::of_short(*bytes, length)) {
+                    kind.add_number(number, offset);
+                    continue;
+                }
                 // Text in another encoding is reported when it is used.
                 let value = std::str::from_utf8(records.field(*at)).unwrap_or("\u{fffd}");
                 if !value.is_empty() && !nulls.contains(&value) {
-                    kind.add_known(value, last.value(value, &table.csv), records.offset());
+                    kind.add_known(value, last.value(value, &table.csv), offset);
                 }
             }
             rows += 1;
@@ -638,12 +683,56 @@ pub(super) fn hint(table: &Table, file: &DataFile, column: &str) -> Option<Strin
     ))
 }
 
+/// A column that is read as text.
+struct Column<'a> {
+    /// Its number in the file.
+    at: usize,
+    name: String,
+    /// What stands for no value.
+    nulls: Vec<&'a [u8]>,
+    texts: Texts,
+}
+
+impl<'a> Column<'a> {
+    /// Those of the columns of a file that are wanted.
+    fn of(table: &'a Table, records: &Records, wanted: &[String], likely: usize) -> Vec<Self> {
+        let is_wanted = |at: &usize| wanted.contains(&records.names[*at]);
+        let of = |at: usize| {
+            let name = records.names[at].clone();
+            let nulls = table.nulls_of(&name).map(str::as_bytes).collect();
+            Self { at, name, nulls, texts: Texts::with_capacity(likely) }
+        };
+        usable(&records.names).into_iter().filter(is_wanted).map(of).collect()
+    }
+
+    fn schema(columns: &[Self]) -> SchemaRef {
+        Arc::new(Schema::new(columns.iter().map(|column| Field::new(&column.name, DataType::Utf8, true)).collect::<Vec<_>>()))
+    }
+
+    fn places(columns: &[Self]) -> Vec<usize> {
+        columns.iter().map(|column| column.at).collect()
+    }
+
+    /// Adds what a record has.
+    #[inline]
+    fn push(&mut self, records: &Records) {
+        if self.nulls.is_empty()
+            && let Some((bytes, length @ 1..)) = records.short_field::<PADDING>(self.at)
+        {
+            self.texts.push_short(bytes, length);
+            return;
+        }
+        let text = records.field(self.at);
+        if text.is_empty() || self.nulls.contains(&text) { self.texts.push_null() } else { self.texts.push(text) }
+    }
+}
+
 /// Columns of small files as text, one file after the other, given their texts; and how many rows there are up to the end of each. It ends before
 /// the first file that has other columns, or that is to be read by itself.
 pub(super) fn joined(table: &Table, files: &[(&DataFile, Held)], wanted: &[String]) -> Result<(RecordBatch, Vec<usize>)> {
     let mut series = Series::new(table);
     let mut projection = Vec::new();
-    let mut columns: Vec<(Texts, Vec<&[u8]>)> = Vec::new();
+    let mut columns: Vec<Column<'_>> = Vec::new();
     let mut schema = Arc::new(Schema::empty());
     let (mut ends, mut rows) = (Vec::with_capacity(files.len()), 0);
     let likely = files.iter().map(|(file, _)| file.likely_rows(BATCH_ROWS)).sum();
@@ -653,12 +742,10 @@ pub(super) fn joined(table: &Table, files: &[(&DataFile, Held)], wanted: &[Strin
             if !ends.is_empty() {
                 break;
             }
-            projection = usable(&records.names).into_iter().filter(|&at| wanted.contains(&records.names[at])).collect();
-            let names: Vec<&str> = projection.iter().map(|&at| records.names[at].as_str()).collect();
-            let of = |name: &&str| (Texts::with_capacity(likely), table.nulls_of(name).map(str::as_bytes).collect());
-            columns = names.iter().map(of).collect();
-            schema = Arc::new(Schema::new(names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
+            columns = Column::of(table, records, wanted, likely);
+            (projection, schema) = (Column::places(&columns), Column::schema(&columns));
         }
+        records.want(&projection);
         let mut of_file = 0;
         loop {
             match records.next(file) {
@@ -666,19 +753,16 @@ pub(super) fn joined(table: &Table, files: &[(&DataFile, Held)], wanted: &[Strin
                 Ok(false) => break,
                 _ => break 'files,
             }
-            for ((column, nulls), &at) in columns.iter_mut().zip(&projection) {
-                let text = records.field(at);
-                if text.is_empty() || nulls.contains(&text) { column.push_null() } else { column.push(text) }
-            }
+            columns.iter_mut().for_each(|column| column.push(records));
             of_file += 1;
         }
         rows += of_file;
         ends.push(rows);
     }
-    let finish = |(mut column, _): (Texts, Vec<&[u8]>)| {
+    let finish = |mut column: Column<'_>| {
         // What comes of a file that is to be read by itself does not count.
-        column.truncate(rows);
-        Ok(Arc::new(column.finish()?) as ArrayRef)
+        column.texts.truncate(rows);
+        Ok(Arc::new(column.texts.finish()?) as ArrayRef)
     };
     let columns = columns.into_iter().map(finish).collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -688,15 +772,12 @@ pub(super) fn joined(table: &Table, files: &[(&DataFile, Held)], wanted: &[Strin
 /// Reads columns as text. A column that the file lacks is left out.
 pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mut Judge<'_>, sink: &mut RowsOf<'_>) -> Result<Usage> {
     let mut records = Records::open(table, file)?;
-    let projection: Vec<usize> = usable(&records.names).into_iter().filter(|&at| wanted.contains(&records.names[at])).collect();
-    let names: Vec<String> = projection.iter().map(|&at| records.names[at].clone()).collect();
-    let fields: Vec<Field> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
-    let schema = Arc::new(Schema::new(fields));
-    let nulls: Vec<Vec<&[u8]>> = names.iter().map(|name| table.nulls_of(name).map(str::as_bytes).collect()).collect();
-    let (mut is_more, mut is_known) = (true, false);
     let likely = file.likely_rows(BATCH_ROWS);
+    let mut columns = Column::of(table, &records, wanted, likely);
+    let (projection, schema) = (Column::places(&columns), Column::schema(&columns));
+    records.want(&projection);
+    let (mut is_more, mut is_known) = (true, false);
     while is_more {
-        let mut columns: Vec<Texts> = names.iter().map(|_| Texts::with_capacity(likely)).collect();
         let mut offsets = Offsets(Vec::with_capacity(likely));
         while offsets.0.len() < BATCH_ROWS && offsets.bytes() < MAX_BATCH_BYTES {
             is_more = records.next(file)?;
@@ -714,10 +795,7 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
                 judge.reject(At::Offset(records.offset()), Some(&name), why)?;
                 continue;
             }
-            for ((column, nulls), &at) in columns.iter_mut().zip(&nulls).zip(&projection) {
-                let text = records.field(at);
-                if text.is_empty() || nulls.contains(&text) { column.push_null() } else { column.push(text) }
-            }
+            columns.iter_mut().for_each(|column| column.push(&records));
             offsets.0.push(records.offset());
         }
         // A file without rows is looked at, too: its header may lack a column.
@@ -725,9 +803,10 @@ pub(super) fn rows(table: &Table, file: &DataFile, wanted: &[String], judge: &mu
             continue;
         }
         is_known = true;
-        let columns: Vec<ArrayRef> = columns.into_iter().map(|column| Ok(Arc::new(column.finish()?) as ArrayRef)).collect::<Result<_>>()?;
+        let texts = columns.iter_mut().map(|column| std::mem::replace(&mut column.texts, Texts::with_capacity(likely)));
+        let arrays: Vec<ArrayRef> = texts.map(|texts| Ok(Arc::new(texts.finish()?) as ArrayRef)).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(offsets.0.len()));
-        let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+        let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
         if sink(batch, &offsets, judge)? == ControlFlow::Break(()) {
             break;
         }

@@ -23,11 +23,38 @@ pub(super) fn hits<const N: usize>(word: u64, marks: &[u64; N]) -> u64 {
     !others & HIGH
 }
 
+/// The hits of a byte and those of line ends in a word of ASCII, then those of another byte, or of what is not ASCII.
+#[inline]
+pub(super) fn hits_in_ascii(word: u64, one: u64, other: u64) -> [u64; 3] {
+    const FEEDS: u64 = everywhere(b'\n');
+    const RETURNS: u64 = everywhere(b'\r');
+    // In ASCII, the highest bit of a place is set by the carry of the lower ones alone.
+    let differs = |mark: u64| (word ^ mark) + LOW;
+    if word & HIGH != 0 {
+        return [0, 0, HIGH];
+    }
+    [!differs(one) & HIGH, !(differs(FEEDS) & differs(RETURNS)) & HIGH, !differs(other) & HIGH]
+}
+
+/// How many hits there are.
+#[inline]
+pub(super) fn count(hits: u64) -> usize {
+    // At most 8; the sum of all bytes comes to be in the highest one.
+    ((hits >> 7).wrapping_mul(everywhere(1)) >> 56) as usize
+}
+
 /// The first place of some hits.
 #[inline]
 pub(super) fn first(hits: u64) -> usize {
     // At most 7.
     (hits.trailing_zeros() >> 3) as usize
+}
+
+/// The last place of some hits.
+#[inline]
+pub(super) fn last(hits: u64) -> usize {
+    // At most 7.
+    7 - (hits.leading_zeros() >> 3) as usize
 }
 
 /// Where one of some bytes is for the first time.
@@ -72,6 +99,24 @@ mod tests {
             prop_assert_eq!(find(&text, from, marks), expected);
             let expected = (from..text.len()).find(|&at| text[at] == b'"');
             prop_assert_eq!(find_far(&text, from, b'"'), expected);
+        }
+
+        #[test]
+        fn hits_are_the_bytes_themselves(bytes in proptest::array::uniform8(prop::sample::select(vec![0u8, b'"', b',', b'.', b'\n', 0x80, 0xac, 0xa2, 0xff]))) {
+            let of = |marks: &[u8]| -> Vec<usize> { (0..8).filter(|at| marks.contains(&bytes[*at])).collect() };
+            let word = u64::from_le_bytes(bytes);
+            let [one, ends, others] = hits_in_ascii(word, everywhere(b','), everywhere(b'"'));
+            prop_assert_eq!(others != 0, !bytes.is_ascii() || bytes.contains(&b'"'));
+            let in_ascii = if bytes.is_ascii() { vec![(one, of(b",")), (ends, of(b"\n")), (others, of(b"\""))] } else { Vec::new() };
+            for (mut hits, expected) in in_ascii.into_iter().chain([(hits(word, &[b',', 0xac].map(everywhere)), of(b",\xac"))]) {
+                prop_assert_eq!(count(hits), expected.len());
+                prop_assert_eq!((hits != 0).then(|| last(hits)), expected.last().copied());
+                for place in expected {
+                    prop_assert_eq!(first(hits), place);
+                    hits &= hits - 1;
+                }
+                prop_assert_eq!(hits, 0);
+            }
         }
     }
 }

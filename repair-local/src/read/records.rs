@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::marks;
 
-/// The bytes after the text that was read: a word is loaded at once, wherever it begins.
-const PADDING: usize = 8;
+/// The bytes after the text that was read: so many are loaded at once, wherever a field begins.
+pub(super) const PADDING: usize = 32;
 
 /// What separates records and fields.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +44,12 @@ pub(super) struct Splitter {
     in_comment: bool,
     /// Where the record begins in the window.
     start: usize,
-    /// The fields of the record, as ranges of the window from `start`, or of `plain`.
+    /// The fields of the record, as ranges of the window from `start`, or of `plain`: the first ones, of which it matters where they are.
     fields: Vec<Range<usize>>,
+    /// How many these are at most.
+    placed: usize,
+    /// How many more fields the record has.
+    more: usize,
     is_rewritten: bool,
     /// The fields of a record that has doubled quotes, without them.
     plain: Vec<u8>,
@@ -60,6 +64,17 @@ enum Found {
     More,
     /// The record has quotes that do not just enclose its fields.
     Doubled,
+}
+
+/// How far a record was split.
+struct Begun {
+    at: usize,
+    /// Where the field begins.
+    field: usize,
+    /// How many fields were counted.
+    more: usize,
+    /// All bits of what comes before `at`.
+    seen: u64,
 }
 
 impl Splitter {
@@ -85,11 +100,27 @@ impl Splitter {
             in_comment: false,
             start: 0,
             fields: Vec::new(),
+            placed: usize::MAX,
+            more: 0,
             is_rewritten: false,
             plain: Vec::new(),
             is_ascii: true,
             is_open: false,
         })
+    }
+
+    /// From the next record on, only so many fields are found, and the others counted, which is faster. The first field is always found.
+    pub(super) fn place_only(&mut self, fields: usize) {
+        self.placed = fields.max(1);
+    }
+
+    /// Finds all fields of the record, of which some may only have been counted.
+    pub(super) fn place_all(&mut self) {
+        if self.more > 0 {
+            let (placed, next) = (std::mem::replace(&mut self.placed, usize::MAX), std::mem::replace(&mut self.at, self.start));
+            self.split();
+            (self.placed, self.at) = (placed, next);
+        }
     }
 
     /// Goes to the beginning of another text, all of which is here.
@@ -103,9 +134,11 @@ impl Splitter {
         (self.at, self.end, self.start, self.before) = (0, end, 0, 0);
         (self.is_done, self.in_comment, self.is_rewritten, self.is_ascii, self.is_open) = (true, false, false, true, false);
         self.fields.clear();
+        (self.placed, self.more) = (usize::MAX, 0);
     }
 
     /// Reads the next record; `false` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<bool, Broken> {
         loop {
             self.skip();
@@ -136,21 +169,36 @@ impl Splitter {
         }
     }
 
-    /// The fields of the record.
+    /// The fields of the record, but for those that are only counted.
     #[inline]
     pub(super) fn fields(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         let record = self.record();
         self.fields.iter().map(move |field| record.get(field.clone()).unwrap_or_default())
     }
 
-    /// A field of the record; empty if it has none of that number.
+    /// A field of the record; empty if it has none of that number, or if it is only counted.
     #[inline]
     pub(super) fn field(&self, number: usize) -> &[u8] {
         self.fields.get(number).and_then(|field| self.record().get(field.clone())).unwrap_or_default()
     }
 
+    /// The bytes from the beginning of a field of at most so many, and how many of them are the field's; `None` of another field, and of one that had to be
+    /// rewritten.
+    #[inline]
+    pub(super) fn short_field<const N: usize>(&self, number: usize) -> Option<(&[u8; N], usize)> {
+        const { assert!(N <= PADDING) };
+        let field = self.fields.get(number)?;
+        let length = field.end - field.start;
+        if length > N || self.is_rewritten {
+            return None;
+        }
+        Some((self.window.get(self.start + field.start..)?.first_chunk::<N>()?, length))
+    }
+
+    /// How many fields the record has.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.fields.len()
+        self.fields.len() + self.more
     }
 
     /// The bytes of the text before the record, or before the place at which reading it failed.
@@ -208,14 +256,94 @@ impl Splitter {
     #[inline]
     fn split(&mut self) -> Found {
         self.fields.clear();
-        (self.is_rewritten, self.is_open) = (false, false);
+        (self.is_rewritten, self.is_open, self.more) = (false, false, 0);
+        match self.split_plain() {
+            (Some(next), Begun { seen, more, .. }) => {
+                (self.more, self.is_ascii) = (more, seen & marks::HIGH == 0);
+                Found::Record(next)
+            }
+            (None, begun) => self.split_any(begun),
+        }
+    }
+
+    /// Finds the fields of a record as long as it is plain; returns where the next record begins, or how far this one came, at a word with a quote or
+    /// with a character that is not ASCII, or where the text that is there ends.
+    #[inline]
+    fn split_plain(&mut self) -> (Option<usize>, Begun) {
+        let (window, fields, placed) = (&self.window, &mut self.fields, self.placed);
+        let delimiters = self.marks[0];
+        // Where there are no quotes, at least this character is rare.
+        let quotes = if self.dialect.quote.is_some() { self.marks[1] } else { marks::everywhere(0) };
+        let start = self.at;
+        let mut begun = Begun { at: start, field: start, more: 0, seen: 0 };
+        let (words, _) = window.get(start..self.end).unwrap_or_default().as_chunks::<8>();
+        let mut words = words.iter();
+        // Fields are found before others are counted, so that each takes few registers.
+        let (mut at, mut field) = (0, 0);
+        'words: while fields.len() < placed {
+            let Some(word) = words.next() else { return (None, begun) };
+            let word = u64::from_le_bytes(*word);
+            let [mut between, ends, others] = marks::hits_in_ascii(word, delimiters, quotes);
+            if others != 0 {
+                return (None, begun);
+            }
+            let last = at + marks::first(ends);
+            between &= ends.wrapping_sub(1) & !ends;
+            while between != 0 {
+                let place = at + marks::first(between);
+                between &= between - 1;
+                fields.push(field..place);
+                field = place + 1;
+                if fields.len() == placed {
+                    if ends != 0 {
+                        begun.more = marks::count(between) + 1;
+                        return (Some(start + last + 1), begun);
+                    }
+                    begun.more = marks::count(between);
+                    field = if between == 0 { field } else { at + marks::last(between) + 1 };
+                    at += 8;
+                    (begun.at, begun.field) = (start + at, start + field);
+                    break 'words;
+                }
+            }
+            if ends != 0 {
+                fields.push(field..last);
+                return (Some(start + last + 1), begun);
+            }
+            at += 8;
+            (begun.at, begun.field) = (start + at, start + field);
+        }
+        let mut more = begun.more;
+        for word in words {
+            let word = u64::from_le_bytes(*word);
+            let [between, ends, others] = marks::hits_in_ascii(word, delimiters, quotes);
+            if others != 0 {
+                break;
+            }
+            if ends != 0 {
+                begun.more = more + marks::count(between & (ends - 1) & !ends) + 1;
+                return (Some(start + at + marks::first(ends) + 1), begun);
+            }
+            more += marks::count(between);
+            at += 8;
+        }
+        if start + at > begun.at {
+            // Outside quotes, a field begins after each delimiter, and only whether it begins here matters.
+            let begins = window.get(start + at - 1).is_some_and(|byte| *byte == self.dialect.delimiter);
+            begun = Begun { at: start + at, field: if begins { start + at } else { start }, more, seen: 0 };
+        }
+        (None, begun)
+    }
+
+    /// Finds the fields of a record from where one begins or goes on, outside quotes.
+    #[inline(never)]
+    fn split_any(&mut self, Begun { mut at, mut field, more, mut seen }: Begun) -> Found {
+        self.more = more;
         let Dialect { delimiter, quote, .. } = self.dialect;
         let (start, end) = (self.at, self.end);
-        let mut at = start;
-        // Where the field begins, and where it ends if it was in quotes.
-        let (mut field, mut closed) = (start, None);
+        // Where the field ends, if it was in quotes.
+        let mut closed = None;
         let mut in_quotes = false;
-        let mut seen = 0;
         while at < end {
             let Some(word) = self.window.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
             let word = u64::from_le_bytes(*word);
@@ -242,13 +370,13 @@ impl Splitter {
                     }
                     (in_quotes, closed) = (false, Some(place));
                 } else if byte == delimiter {
-                    self.fields.push(closed.take().map_or(field - start..place - start, |close| field + 1 - start..close - start));
+                    self.push(closed.take().map_or(field - start..place - start, |close| field + 1 - start..close - start));
                     field = place + 1;
                 } else if Some(byte) == quote {
                     // Elsewhere than where a field begins, it is a character like others.
                     in_quotes = place == field;
                 } else {
-                    self.fields.push(closed.take().map_or(field - start..place - start, |close| field + 1 - start..close - start));
+                    self.push(closed.take().map_or(field - start..place - start, |close| field + 1 - start..close - start));
                     self.is_ascii = seen & marks::HIGH == 0;
                     return Found::Record(place + 1);
                 }
@@ -261,9 +389,15 @@ impl Splitter {
         if in_quotes {
             return Found::Doubled;
         }
-        self.fields.push(closed.take().map_or(field - start..end - start, |close| field + 1 - start..close - start));
+        self.push(closed.take().map_or(field - start..end - start, |close| field + 1 - start..close - start));
         self.is_ascii = seen & marks::HIGH == 0;
         Found::Record(end)
+    }
+
+    /// Adds a field to those that are found, or to those that are counted.
+    #[inline]
+    fn push(&mut self, field: Range<usize>) {
+        if self.fields.len() < self.placed { self.fields.push(field) } else { self.more += 1 }
     }
 
     /// Finds the fields of a record byte by byte, and copies them without their quotes.
@@ -277,6 +411,7 @@ impl Splitter {
         }
         self.fields.clear();
         self.plain.clear();
+        self.more = 0;
         (self.is_rewritten, self.is_ascii, self.is_open) = (true, false, false);
         let Dialect { delimiter, quote, .. } = self.dialect;
         let (mut state, mut field) = (In::Start, 0);
@@ -354,11 +489,21 @@ mod tests {
 
     type Records = Vec<Vec<Vec<u8>>>;
 
-    fn ours(text: &[u8], dialect: Dialect, buffer: usize) -> (Records, Vec<u64>) {
+    fn ours(text: &[u8], dialect: Dialect, buffer: usize, placed: Option<usize>) -> (Records, Vec<u64>) {
         let text = BufReader::with_capacity(buffer, Cursor::new(text.to_vec()));
         let mut splitter = Splitter::new(Box::new(text), dialect, 1 << 20).unwrap();
+        placed.into_iter().for_each(|placed| splitter.place_only(placed));
         let (mut records, mut offsets) = (Vec::new(), Vec::new());
         while splitter.next().unwrap() {
+            let first: Vec<Vec<u8>> = splitter.fields().map(<[u8]>::to_vec).collect();
+            let (count, is_ascii) = (splitter.len(), splitter.is_ascii());
+            if let Some(field) = splitter.short_field::<PADDING>(0) {
+                assert_eq!(field.0[..field.1], first[0]);
+            }
+            splitter.place_all();
+            assert_eq!((count, is_ascii), (splitter.len(), splitter.is_ascii()));
+            assert!(first.len() >= placed.unwrap_or(usize::MAX).clamp(1, count) && splitter.fields().len() == count);
+            assert!(first.iter().eq(splitter.fields().take(first.len())));
             let fields: Vec<Vec<u8>> = splitter.fields().map(<[u8]>::to_vec).collect();
             if is_blank(&fields) {
                 continue;
@@ -393,7 +538,7 @@ mod tests {
         #[test]
         fn records_are_those_of_the_csv_crate(
             parts in proptest::collection::vec(
-                prop::sample::select(vec![",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "#", "a", "\"b\"", "\"c,d\"", "long field", " ", "é", "\u{ff}"]),
+                prop::sample::select(vec![",", ";", "\"", "\"\"", "\n", "\r\n", "\r", "#", "a", "\"b\"", "\"c,d\"", "long field", "a,b,c,d,e,f,g,h,i", "1234567,1234567,12", " ", "é", "\u{ff}"]),
                 0..60,
             ),
             // Two buffers that end within records, and one that holds everything.
@@ -401,10 +546,11 @@ mod tests {
             quote in prop::sample::select(vec![None, Some(b'"'), Some(b'a')]),
             comment in prop::sample::select(vec![None, Some(b'#')]),
             delimiter in prop::sample::select(vec![b',', b';', b' ']),
+            placed in prop::sample::select(vec![None, Some(0), Some(1), Some(2), Some(3), Some(9)]),
         ) {
             let text = parts.concat().into_bytes();
             let dialect = Dialect { delimiter, quote, comment };
-            let (records, offsets) = ours(&text, dialect, buffer);
+            let (records, offsets) = ours(&text, dialect, buffer, placed);
             prop_assert_eq!(&records, &theirs(&text, dialect));
             for (record, offset) in records.iter().zip(offsets) {
                 // A record begins where its first field, or its quote, is.

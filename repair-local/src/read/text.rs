@@ -8,6 +8,8 @@ use arrow::datatypes::DataType;
 use repair_core::Result;
 use repair_core::model::{ColumnType, Csv, Table};
 
+use super::marks;
+
 /// How many rows of each file are read to infer the types of its columns. A later row of another type cannot be read, so this is more than
 /// a day of minutes of thirty series; it costs some hundredths of a second for each file.
 pub(super) const INFER_ROWS: usize = 50_000;
@@ -46,6 +48,14 @@ impl Inferred {
     #[cfg(test)]
     pub(super) fn add(&mut self, text: &str, csv: &Csv, offset: u64) {
         self.add_known(text, Value::of(text, csv), offset);
+    }
+
+    /// The same of a value of which it is known that it is a number.
+    #[inline]
+    pub(super) fn add_number(&mut self, Value { kind, has_plus }: Value, offset: u64) {
+        self.plus += usize::from(has_plus);
+        self.first_number.get_or_insert(offset);
+        *(if kind == Kind::Whole { &mut self.whole } else { &mut self.float }) += 1;
     }
 
     /// The same, of a value of which it is known what it is.
@@ -139,6 +149,30 @@ impl Value {
         }
         Self { kind: kind(text), has_plus: false }
     }
+
+    /// The same of a text of so many of these bytes, if it is a number as most are in plain CSV; `None` if it is another, or none.
+    #[inline]
+    pub(super) fn of_short(bytes: [u8; 8], length: usize) -> Option<Self> {
+        /// Added to a byte of at least ten, it sets the highest bit.
+        const NO_DIGIT: u64 = marks::everywhere(0x80 - 10);
+        let word = u64::from_le_bytes(bytes);
+        let is_negative = word & 0xff == u64::from(b'-');
+        let (word, length) = if is_negative { (word >> 8, length.saturating_sub(1)) } else { (word, length) };
+        // Of no byte, none is a digit.
+        let unused = u32::try_from(8 - length).ok().filter(|unused| *unused < 8)?;
+        let all = u64::MAX >> (8 * unused);
+        let digits = word ^ marks::everywhere(b'0');
+        let others = (((digits & !marks::HIGH) + NO_DIGIT) | digits) & marks::HIGH & all;
+        let kind = match others {
+            0 => Kind::Whole,
+            // A single point.
+            _ if others & (others - 1) == 0 && length > 1 && (word >> (8 * marks::first(others))) & 0xff == u64::from(b'.') => Kind::Float,
+            _ => return None,
+        };
+        // Digits that begin with a zero are a code.
+        let is_code = length > 1 && word & 0xff == u64::from(b'0') && others & 0x8000 == 0;
+        (!is_code).then_some(Self { kind, has_plus: false })
+    }
 }
 
 /// The last value of a column: many follow others that are the same.
@@ -201,7 +235,7 @@ pub(super) fn type_of(text: &str, csv: &Csv) -> DataType {
 }
 
 /// Whether numbers have other marks than in plain CSV.
-fn has_marks(csv: &Csv) -> bool {
+pub(super) fn has_marks(csv: &Csv) -> bool {
     csv.decimal != '.' || csv.thousands.is_some()
 }
 
@@ -491,6 +525,7 @@ pub(super) fn shortened(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::records::{Dialect, Splitter};
     use super::*;
 
     #[test]
@@ -564,6 +599,25 @@ mod tests {
             let mut marked = Csv::default();
             marked.thousands = Some('\'');
             prop_assert_eq!(type_of(&text, &Csv::default()), type_of(&text, &marked));
+        }
+
+        #[test]
+        fn short_texts_are_known_as_others(text in "[-+]?[0-9]{0,7}[.]?[0-9]{0,4}[-a.:/ ]?", after in "[0-9,.\n]{8}") {
+            prop_assume!(text.len() <= 8);
+            let mut bytes = [0; 8];
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            let known = Value::of_short(bytes, text.len());
+            prop_assert!(known.is_none_or(|known| known == Value::of(&text, &Csv::default())), "{text}: {known:?}");
+            // Of a number as most are, it is known.
+            let is_usual = !text.starts_with(['+', '0', '-']) && text.parse::<f64>().is_ok();
+            prop_assert!(known.is_some() || !is_usual, "{text}");
+            // What comes after the field in the window does not matter.
+            let dialect = Dialect { delimiter: b';', quote: None, comment: None };
+            let line = format!("{text};{after}");
+            let mut splitter = Splitter::new(Box::new(std::io::Cursor::new(line.into_bytes())), dialect, 100).unwrap();
+            if !text.is_empty() && splitter.next().unwrap() {
+                prop_assert_eq!(splitter.short_field(0).and_then(|(bytes, length)| Value::of_short(*bytes, length)), known);
+            }
         }
     }
 

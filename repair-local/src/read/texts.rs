@@ -25,6 +25,17 @@ impl Texts {
         self.nulls.append_non_null();
     }
 
+    /// The same of a text of so many of these bytes.
+    #[inline]
+    pub(super) fn push_short<const N: usize>(&mut self, bytes: &[u8; N], length: usize) {
+        let end = self.bytes.len() + length;
+        // To copy always as many is faster than to call for it.
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.truncate(end);
+        self.end();
+        self.nulls.append_non_null();
+    }
+
     #[inline]
     pub(super) fn push_null(&mut self) {
         self.end();
