@@ -1,7 +1,7 @@
 //! Finds plug-ins by name, checks their configuration against its schema, and makes them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -177,8 +177,6 @@ pub struct PluginEntry {
     pub name: String,
     /// What it does, in a sentence.
     pub about: String,
-    /// The JSON Schema of its configuration.
-    pub schema: Value,
     /// Whether it works only on tables with one row in each slot, see [`Registry::needs_one_row`].
     pub needs_one_row: bool,
     /// Whether it works on tables whose key identifies a row, see [`Registry::takes_unique_rows`].
@@ -194,19 +192,23 @@ pub struct PluginEntry {
     /// What alone it repairs, see [`Registry::repairs_only`]; empty if it does not say.
     pub repairs_only: &'static [DefectKind],
     fits: Option<Fits>,
+    schema: Schema,
     make: Make,
 }
+
+/// The JSON Schema of a configuration, which is generated when it is first needed: a run of one workflow needs few of them.
+type Schema = Arc<LazyLock<Value, Box<dyn FnOnce() -> Value + Send>>>;
 
 /// Checks the `with` of a plug-in against the table that it works on.
 type Fits = fn(&Value, &Table) -> Result<()>;
 
 impl PluginEntry {
-    fn new(kind: PluginKind, name: &str, about: &str, schema: Value, make: Make) -> Self {
+    fn new(kind: PluginKind, name: &str, about: &str, schema: impl FnOnce() -> Value + Send + 'static, make: Make) -> Self {
         Self {
             kind,
             name: name.to_owned(),
             about: about.to_owned(),
-            schema,
+            schema: Arc::new(LazyLock::new(Box::new(schema))),
             needs_one_row: false,
             takes_unique_rows: false,
             repairs_unique: &[],
@@ -217,6 +219,11 @@ impl PluginEntry {
             fits: None,
             make,
         }
+    }
+
+    /// The JSON Schema of its configuration.
+    pub fn schema(&self) -> &Value {
+        &self.schema
     }
 
     /// Checks its `with` against the table that it works on, as far as both are known. What is computed is null.
@@ -340,12 +347,14 @@ impl Registry {
     /// Registers a plug-in that is already made, in place of one that is made from its `with`. A `with` may still name the `table` and the
     /// `source` that it works on, so that these are checked, and calls to the source are priced.
     pub fn instance(&mut self, name: &str, about: &str, plugin: Plugin) {
-        let named = |what: &str| json!({ "type": "string", "x-names": what });
-        let schema = json!({
-            "type": "object",
-            "properties": { "table": named("table"), "source": named("source") },
-            "additionalProperties": false,
-        });
+        let schema = || {
+            let named = |what: &str| json!({ "type": "string", "x-names": what });
+            json!({
+                "type": "object",
+                "properties": { "table": named("table"), "source": named("source") },
+                "additionalProperties": false,
+            })
+        };
         let kind = plugin.kind();
         let make: Make = Arc::new(move |_| Ok(plugin.clone()));
         self.insert(PluginEntry::new(kind, name, about, schema, make));
@@ -501,7 +510,7 @@ impl Registry {
     where
         C: DeserializeOwned + JsonSchema,
     {
-        let schema = schemars::schema_for!(C).to_value();
+        let schema = || schemars::schema_for!(C).to_value();
         let make: Make = Arc::new(move |value| {
             let config = serde_path_to_error::deserialize(value)
                 .map_err(|error| ConfigError { path: segments(error.path()), message: error.into_inner().to_string() })?;

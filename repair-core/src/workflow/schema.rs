@@ -735,7 +735,7 @@ fn any_plugin(registry: &Registry, kind: PluginKind, word: &str, further: &Value
     properties.extend(further.as_object().cloned().unwrap_or_default());
     let takes: Vec<Value> = entries()
         .map(|entry| {
-            let with = computable(&entry.schema, &entry.schema, 0);
+            let with = computable(entry.schema(), entry.schema(), 0);
             json!({
                 "if": { "properties": { word: { "const": entry.name } }, "required": [word] },
                 "then": { "properties": { "with": with } }

@@ -163,7 +163,7 @@ fn the_language_describes_every_plug_in_every_key_of_its_with_and_every_kind_of_
     let registry = registry();
     for entry in registry.entries() {
         assert!(described(&entry.name), "{} is left out", entry.name);
-        let keys = entry.schema.get("properties").and_then(Value::as_object).unwrap().keys();
+        let keys = entry.schema().get("properties").and_then(Value::as_object).unwrap().keys();
         for key in keys {
             assert!(described(key), "`{key}` of {} is left out", entry.name);
         }

@@ -113,8 +113,8 @@ fn everything_is_registered_and_every_setting_is_described() {
         ]
     );
     for entry in ours {
-        let settings = entry.schema["properties"].as_object().unwrap();
-        assert_eq!(entry.schema["additionalProperties"], false, "{}", entry.name);
+        let settings = entry.schema()["properties"].as_object().unwrap();
+        assert_eq!(entry.schema()["additionalProperties"], false, "{}", entry.name);
         for (name, schema) in settings {
             assert!(schema["description"].is_string(), "{}: {name}", entry.name);
         }

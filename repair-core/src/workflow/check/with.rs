@@ -49,7 +49,7 @@ impl<'a> Checker<'a> {
         let short = Node { value: Yaml::Map(said.collect()), place: places.name };
         let node = places.with.unwrap_or(&short);
         let before = self.diagnostics.len();
-        self.fits(node, &entry.schema, &entry.schema, places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
+        self.fits(node, entry.schema(), entry.schema(), places.name, &format!("the `with` of `{name}`"), MAX_SCHEMA_DEPTH);
         // If the schema found mistakes, making the plug-in would only find them again.
         let known = self.draft.param_names.is_some() || matches!(with, Template::Value(_));
         if self.diagnostics.len() == before
