@@ -1,10 +1,13 @@
 //! Work off the async threads: on one thread, on all processors, or as a stream.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::{Stream, stream};
@@ -200,14 +203,77 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     }
 }
 
-/// As [`blocking`], for work that takes much memory, on a thread of its own. An allocator mostly keeps a store of free memory for each thread, which
-/// the next new thread inherits. The threads for blocking work stay, and any of them may get the work, so each would keep as much as it took.
-pub(crate) async fn on_its_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// As [`blocking`], for work that takes much memory, on a thread that does only work of this name. An allocator mostly keeps a store of free memory
+/// for each thread. The threads for blocking work are many, and any of them may get the work, so each would keep as much as it took.
+///
+/// # Errors
+/// As [`blocking`], and `transient` if the system gives no more threads.
+pub(crate) async fn on_its_own_thread<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (done, answer) = tokio::sync::oneshot::channel();
     // Nobody may be there any more to take the answer; what was done stays done.
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(done.send(work())));
-    started.map_err(|error| Error::new(ErrorKind::Transient, "could not start a thread of the lake").because(error))?;
+    let job = move || -> Answering {
+        let result = work();
+        Box::new(move || drop(done.send(result)))
+    };
+    give(name, Box::new(job)).map_err(|error| Error::new(ErrorKind::Transient, "could not start a thread of the lake").because(error))?;
     answer.await.map_err(|_| Error::internal("a thread of the lake panicked"))?
+}
+
+/// Work for a thread, which returns what hands out the result: whoever has the result and asks for more meets the same thread.
+type Job = Box<dyn FnOnce() -> Answering + Send>;
+type Answering = Box<dyn FnOnce()>;
+
+/// Threads that have done work of a name and wait for more, by name; the one that worked last comes last.
+static IDLE: Mutex<BTreeMap<&str, Vec<(ThreadId, Sender<Job>)>>> = Mutex::new(BTreeMap::new());
+
+/// A thread that has had nothing to do for this long ends.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
+/// Takes a thread from those that wait; false if somebody else has taken it to give it work.
+fn is_still_idle(name: &str, id: ThreadId) -> bool {
+    let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(waiting) = idle.get_mut(name) else { return false };
+    let before = waiting.len();
+    waiting.retain(|(of, _)| *of != id);
+    waiting.len() < before
+}
+
+/// Gives work to a thread that waits for it, or else to a new one.
+fn give(name: &'static str, mut job: Job) -> std::io::Result<()> {
+    let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let waiting = idle().get_mut(name).and_then(Vec::pop);
+        let Some((_, thread)) = waiting else { break };
+        match thread.send(job) {
+            Ok(()) => return Ok(()),
+            Err(SendError(refused)) => job = refused,
+        }
+    }
+    let works = move || {
+        let (own, id) = (channel::<Job>(), std::thread::current().id());
+        loop {
+            let answer = job();
+            idle().entry(name).or_default().push((id, own.0.clone()));
+            answer();
+            job = match own.1.recv_timeout(IDLE_TIME) {
+                Ok(next) => next,
+                Err(_) => {
+                    if is_still_idle(name, id) {
+                        return;
+                    }
+                    // Somebody has taken this thread just now.
+                    match own.1.recv() {
+                        Ok(next) => next,
+                        Err(_) => return,
+                    }
+                }
+            };
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(works).map(drop)
 }
 
 /// Streams the batches of a reader that runs on a thread of its own.
@@ -291,6 +357,25 @@ mod tests {
             sink(*item).map(|_| ())
         };
         assert!(read_in_order(&items, panics, |_| Ok(ControlFlow::Continue(())), drop).unwrap_err().message().contains("panicked"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_of_a_name_stays_on_few_threads_and_survives_a_panic() {
+        let here = || on_its_own_thread("test", || Ok(std::thread::current().id()));
+        let first = here().await.unwrap();
+        for _ in 0..50 {
+            assert_eq!(here().await.unwrap(), first);
+        }
+        assert_ne!(on_its_own_thread("other", || Ok(std::thread::current().id())).await.unwrap(), first);
+        let both = futures::future::join_all((0..20).map(|_| here())).await;
+        assert!(both.into_iter().all(|id| id.is_ok()));
+        let fails = on_its_own_thread("test", || -> Result<()> { panic!("as a decoder may") }).await;
+        assert!(fails.unwrap_err().message().contains("panicked"));
+        here().await.unwrap();
+        // One that is taken at the moment in which it would end does its work.
+        let (id, sender) = IDLE.lock().unwrap().get_mut("test").unwrap().pop().unwrap();
+        assert!(!is_still_idle("test", id));
+        sender.send(Box::new(|| Box::new(|| ()))).unwrap();
     }
 
     #[test]
