@@ -707,9 +707,9 @@ pub async fn numbers_at_their_limits(world: &World) {
 /// What a person's SQL sees of declared types, words for no value and times: in the table and in the repaired view, on both of which it is refused
 /// what cannot be read.
 pub async fn declared_types_in_sql(world: &World) {
-    declare_csv(world, "meter", "k string, ts string, v string, note string", HEADER).await;
-    world.put("lake/meter/a.csv", "k,ts,v,note\na,2024-03-04T00:00:00Z,9,\na,2024-03-04T01:00:00Z,10,-\na,2024-03-04T02:00:00Z,-,dry\n");
-    let table = Table::new("meter", Format::Csv, "ts")
+    declare_csv(world, "dial", "k string, ts string, v string, note string", HEADER).await;
+    world.put("lake/dial/a.csv", "k,ts,v,note\na,2024-03-04T00:00:00Z,9,\na,2024-03-04T01:00:00Z,10,-\na,2024-03-04T02:00:00Z,-,dry\n");
+    let table = Table::new("dial", Format::Csv, "ts")
         .with_key(["k"])
         .with_cadence(Cadence::HOUR)
         .with_nulls(["-"])
@@ -726,49 +726,49 @@ pub async fn declared_types_in_sql(world: &World) {
         error.message().to_owned()
     };
     // As text, 9 is more than 10.
-    let sum = "SELECT max(v), count(v), count(note), count(*) FROM METER WHERE ts >= TIMESTAMP '2024-03-04 00:00:00'";
+    let sum = "SELECT max(v), count(v), count(note), count(*) FROM DIAL WHERE ts >= TIMESTAMP '2024-03-04 00:00:00'";
     assert_eq!(ask(sum).await.unwrap(), ["10|2|1|3"]);
-    assert_eq!(ask("WITH low AS (SELECT * FROM \"meter\" WHERE v < 10) SELECT count(*) FROM low").await.unwrap(), ["1"]);
-    assert!(refused(&format!("SELECT v FROM {DATABASE}.meter")).await.contains("write `meter` alone"));
-    assert!(refused("WITH meter AS (SELECT 1 AS x) SELECT * FROM meter").await.contains("give it another name"));
+    assert_eq!(ask("WITH low AS (SELECT * FROM \"dial\" WHERE v < 10) SELECT count(*) FROM low").await.unwrap(), ["1"]);
+    assert!(refused(&format!("SELECT v FROM {DATABASE}.dial")).await.contains("write `dial` alone"));
+    assert!(refused("WITH dial AS (SELECT 1 AS x) SELECT * FROM dial").await.contains("give it another name"));
 
     let time = Arc::new(TimestampMicrosecondArray::from(vec![at("2024-03-04T03:00:00Z").as_microsecond()]).with_timezone("UTC"));
     let filled: Vec<(&str, ArrayRef)> =
         vec![("k", Arc::new(StringArray::from(vec!["a"]))), ("ts", time), ("v", Arc::new(Int64Array::from(vec![12])))];
     let fix = Fix { rows: vec![RecordBatch::try_from_iter(filled).unwrap()], source: "s".to_owned(), ..Fix::default() };
-    let scope = StageScope { run: "one", step: "fill", visit: 1, table: &table };
+    let scope = StageScope { run: "dial", step: "fill", visit: 1, table: &table };
     world.lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
     world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
-    assert_eq!(ask("SELECT max(v), count(v), count(*) FROM meter_repaired").await.unwrap(), ["12|3|4"]);
+    assert_eq!(ask("SELECT max(v), count(v), count(*) FROM dial_repaired").await.unwrap(), ["12|3|4"]);
 
     // A value that is not of its type is refused where it is asked for, and no other column is.
-    world.put("lake/meter/b.csv", "k,ts,v,note\na,2024-03-04T04:00:00Z,1 2>>',bad\na,2024-03-04T05:00:00Z,7,good\n");
-    for name in ["meter", "meter_repaired"] {
+    world.put("lake/dial/b.csv", "k,ts,v,note\na,2024-03-04T04:00:00Z,1 2>>',bad\na,2024-03-04T05:00:00Z,7,good\n");
+    for name in ["dial", "dial_repaired"] {
         assert!(
             ask(&format!("SELECT k, note FROM {name} WHERE ts > TIMESTAMP '2024-03-04 03:30:00' ORDER BY ts")).await.unwrap()
                 == ["a|bad", "a|good"]
         );
         for what in ["max(v)", "count(*) FILTER (WHERE v > 100)", "CAST(sum(v) AS varchar)"] {
             let said = refused(&format!("SELECT {what} FROM {name}")).await;
-            let value = "column `v` of table `meter` has the value `1 2>>'`, which cannot be read as the table declares it (s3://";
-            assert!(said.starts_with(value) && said.contains("/lake/meter/b.csv); correct the file"), "{said}");
+            let value = "column `v` of table `dial` has the value `1 2>>'`, which cannot be read as the table declares it (s3://";
+            assert!(said.starts_with(value) && said.contains("/lake/dial/b.csv); correct the file"), "{said}");
         }
     }
     // A row without a time is in no condition on times, and in none that it can be left out of.
-    world.put("lake/meter/b.csv", "k,ts,v,note\na,4 March,11,\n");
-    for name in ["meter", "meter_repaired"] {
+    world.put("lake/dial/b.csv", "k,ts,v,note\na,4 March,11,\n");
+    for name in ["dial", "dial_repaired"] {
         for what in ["max(v)", "count(*)"] {
             for within in ["", " WHERE ts >= TIMESTAMP '2024-03-04 01:00:00'"] {
                 let said = refused(&format!("SELECT {what} FROM {name}{within}")).await;
-                let value = "there is no value in column `ts` of table `meter` that can be read as the table declares it (s3://";
+                let value = "there is no value in column `ts` of table `dial` that can be read as the table declares it (s3://";
                 assert!(said.starts_with(value), "{name} {what} {within}: {said}");
             }
         }
     }
     // Where such rows are left out, they are not there.
-    world.put("lake/meter/c.csv", "k,ts,v,note\na,2024-03-04T06:00:00Z,x,\n");
+    world.put("lake/dial/c.csv", "k,ts,v,note\na,2024-03-04T06:00:00Z,x,\n");
     let lenient = table.clone().with_bad_rows(OnBadRow::Quarantine("5".parse().unwrap()));
-    let sql = "SELECT count(*), max(v) FROM meter";
+    let sql = "SELECT count(*), max(v) FROM dial";
     let asked = world.reopened();
     let rows = collect(asked.query(&repair_core::lake::Query::new(std::slice::from_ref(&lenient), sql)).await.unwrap()).await;
     assert_eq!(texts(&rows), ["3|10"]);
