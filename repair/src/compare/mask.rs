@@ -259,6 +259,9 @@ pub struct Unlike {
     pub longest: u64,
 }
 
+/// After so many turns in which no gap has found a place, there is none.
+const MOST_IN_VAIN: usize = 8;
+
 /// How many places are tried for gaps that are at the same time. The table may hold no stretch without holes as long as they are.
 const MOST_TRIES: u64 = 256;
 
@@ -283,6 +286,7 @@ pub fn like_gaps(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, gaps: &GapList,
     let mut choice = Choice::new(grid, there, seed);
     let mut unlike = Unlike::default();
     let mut placed: BTreeSet<usize> = BTreeSet::new();
+    let mut in_vain = 0;
     for round in 0..wanted {
         let before = choice.count;
         let mut order: Vec<(u64, usize)> = Vec::with_capacity(clusters.len());
@@ -318,7 +322,9 @@ pub fn like_gaps(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, gaps: &GapList,
                 Placed::Nowhere | Placed::TooNear => {}
             }
         }
-        if choice.count >= wanted || choice.count == before {
+        // What has no place this time may leave one to others.
+        in_vain = if choice.count == before { in_vain + 1 } else { 0 };
+        if choice.count >= wanted || in_vain >= MOST_IN_VAIN {
             break;
         }
     }
