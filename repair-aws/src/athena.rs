@@ -471,6 +471,11 @@ fn stopped(found: &QueryExecution) -> Error {
 /// The error for a failed query. Athena says whether a retry is worthwhile; the rest follows from its words.
 fn failure(error: Option<&AthenaError>, reason: &str) -> Error {
     let said = error.and_then(|error| error.error_message()).unwrap_or(reason);
+    if let Some(why) = crate::sql::refused(said) {
+        return Error::invalid(format!(
+            "{why}; correct the file, or declare how it is written, or leave such rows out with `on_bad_row: {{ quarantine: 1% }}`"
+        ));
+    }
     let lower = said.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (kind, advice) = if has(&["slowdown", "slow down", "reduce your request rate"]) {

@@ -395,6 +395,14 @@ impl AwsLake {
             let name = crate::tables::name_of(table)?;
             if names(&lower, &name) {
                 self.refuse_overlays_below(table).await?;
+                if let Some(raw) = known.relation(&name).await? {
+                    raw.shape(table)?;
+                    let looked = Looked { raw, repairs: None, exceptions: None, retracted: None };
+                    if let Some(declared) = looked.source(table).as_declared()? {
+                        check_names(&lower, table, &looked.raw.database.to_ascii_lowercase(), &name)?;
+                        inline.push(declared);
+                    }
+                }
             }
             if !lower.contains(&overlay::repaired_view(&name)) {
                 continue;
@@ -534,7 +542,6 @@ impl Parsing {
     }
 }
 
-/// Whether SQL in lower case names a table, and not only one whose name begins with the same letters.
 /// The name in a statement of rows that are part of it.
 fn given_name(name: &str) -> String {
     format!("repair_given_{name}")
@@ -559,17 +566,61 @@ fn with_inline(sql: &str, inline: &[String]) -> Result<String> {
     };
     if sql.len() > MAX_STATEMENT_BYTES {
         return Err(Error::invalid(format!(
-            "the statement has {} bytes with the keys in it, and Athena takes {MAX_STATEMENT_BYTES}; give the source fewer `keys_per_query`",
+            "the statement has {} bytes with the keys in it and how its tables are read, and Athena takes {MAX_STATEMENT_BYTES}; give a source fewer \
+             `keys_per_query`, or let the query name fewer tables",
             sql.len()
         )));
     }
     Ok(sql)
 }
 
+/// Whether SQL in lower case names a table, and not only one whose name begins with the same letters.
 fn names(sql: &str, table: &str) -> bool {
+    places(sql, table).next().is_some()
+}
+
+/// The bytes at which a query has a name, and not only one that begins or ends with the same letters.
+fn places<'a>(sql: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
     let is_word = |char: char| char.is_alphanumeric() || char == '_';
-    sql.match_indices(table)
-        .any(|(at, _)| !sql[..at].chars().next_back().is_some_and(is_word) && !sql[at + table.len()..].chars().next().is_some_and(is_word))
+    let is_whole = move |at: usize| {
+        let (before, after) = (sql.get(..at).unwrap_or_default(), sql.get(at + name.len()..).unwrap_or_default());
+        !before.chars().next_back().is_some_and(is_word) && !after.chars().next().is_some_and(is_word)
+    };
+    sql.match_indices(name).map(|(at, _)| at).filter(move |at| is_whole(*at))
+}
+
+/// Refuses a query in lower case in which the name of a table that is not read as the catalog has it would mean something else: the table of the
+/// catalog, behind the name of its database, or a select of the query's own.
+fn check_names(sql: &str, table: &Table, database: &str, name: &str) -> Result<()> {
+    for at in places(sql, name) {
+        let before = sql.get(..at).unwrap_or_default().trim_end_matches('"').trim_end();
+        let owner = before.strip_suffix('.').map(|before| before.trim_end().trim_end_matches('"'));
+        let is_of_database = owner.is_some_and(|owner| {
+            owner
+                .strip_suffix(database)
+                .is_some_and(|rest| !rest.chars().next_back().is_some_and(|char| char.is_alphanumeric() || char == '_'))
+        });
+        if is_of_database {
+            return Err(Error::invalid(format!(
+                "the query names table `{}` with its database, as Athena's catalog has it, without what the workflow declares of it; write `{name}` alone",
+                table.name
+            )));
+        }
+        let after = sql.get(at + name.len()..).unwrap_or_default().trim_start_matches('"').trim_start();
+        // The names of its columns may stand between.
+        let after = match after.strip_prefix('(').and_then(|list| list.split_once(')')) {
+            Some((list, rest)) if !list.contains('(') => rest.trim_start(),
+            _ => after,
+        };
+        let body = after.strip_prefix("as").filter(|rest| !rest.starts_with(|char: char| char.is_alphanumeric() || char == '_'));
+        if body.is_some_and(|body| body.trim_start().starts_with('(')) {
+            return Err(Error::invalid(format!(
+                "the query calls a select of its own `{name}`, as table `{}` is called; give it another name",
+                table.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What is said of rows without a key, if a key may be a number that is not whole.

@@ -30,6 +30,7 @@ use repair_core::lake::partition::{self, TimeBounds};
 use repair_core::model::{Key, Table};
 
 pub(crate) use self::define::{add_columns, add_partitions, create_table, drop_table, suggested_table};
+pub(crate) use self::judged::refused;
 pub(crate) use self::presence::words;
 use crate::catalog::Relation;
 

@@ -410,13 +410,14 @@ impl Tables<'_> {
         {
             return Err(not_ours(relation));
         }
-        let columns = source.view_columns()?;
+        let (columns, computes_time) = (source.view_columns()?, source.computes_time()?);
         let is_current = found.is_some_and(|view| {
             // The catalog does not return the view's text, which depends on retractions, repaired cells, removals, how the table is read, and
             // what makes its rows the same.
             source.retracted.is_none()
                 && !has_more
                 && is_plain(source.table)
+                && !computes_time
                 && columns.iter().all(|column| view.kind(column).is_some())
                 && view.columns.len() == columns.len()
         });

@@ -54,13 +54,12 @@ impl LakeArg {
 
     /// Opens the lake by itself, for a command that drives runs and reports them so.
     pub(crate) fn open_for(self, format: Format, before: Option<PathBuf>) -> Result<OpenLake> {
-        let mut lake = OpenLake::at(self.or(before).unwrap_or_else(|| DEFAULT_LAKE.into()))?;
-        let console = Arc::new(Console::new());
-        lake = lake.observer(console.clone());
-        if format == Format::Ndjson {
-            lake = lake.observer(Arc::new(EventLines));
-        }
-        Ok(lake.stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice))))
+        Ok(heard(OpenLake::at(self.or(before).unwrap_or_else(|| DEFAULT_LAKE.into()))?, format))
+    }
+
+    /// Opens the lake of a workflow, chosen as for a run of it.
+    pub(crate) fn open_of(self, before: Option<PathBuf>, workflow: &Path, profile: Option<&str>) -> Result<OpenLake> {
+        Ok(heard(OpenLake::of_workflow(workflow, profile, self.or(before).as_deref())?, Format::Text))
     }
 
     /// Opens a workflow in the lake, if one was named.
@@ -80,6 +79,16 @@ impl LakeArg {
         }
         opening.stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice)))
     }
+}
+
+/// A lake whose events people hear of.
+fn heard(mut lake: OpenLake, format: Format) -> OpenLake {
+    let console = Arc::new(Console::new());
+    lake = lake.observer(console.clone());
+    if format == Format::Ndjson {
+        lake = lake.observer(Arc::new(EventLines));
+    }
+    lake.stop(stop_on_signal()).notices(move |notice| console.line(&described(&notice)))
 }
 
 /// The run that a name means, as [`OpenLake::find_run`] has it. A name that means none is returned as it is: what is then asked of the lake

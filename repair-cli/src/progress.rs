@@ -160,8 +160,8 @@ pub(crate) fn describe(event: &Event) -> Option<String> {
         Event::UnitsPlanned { step, units, slots, strategy, .. } => {
             format!("{step}: {strategy}: {} for {}", count(u64::from(*units), "unit"), count(*slots, "slot"))
         }
-        Event::ItemsPlanned { step, items } if items.is_empty() => format!("{step}: the list is empty, so nothing runs"),
-        Event::ItemsPlanned { step, items } => format!("{step}: {}", count(items.len() as u64, "item")),
+        Event::ItemsPlanned { step, items, .. } if items.is_empty() => format!("{step}: the list is empty, so nothing runs"),
+        Event::ItemsPlanned { step, items, .. } => format!("{step}: {}", count(items.len() as u64, "item")),
         Event::ItemEnded { step, item, result } => {
             let error = result.error.as_ref()?;
             format!("{step}: item {item}, run {}: {}: {}", result.run, error.kind, error.message)

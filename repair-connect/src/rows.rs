@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::ipc::reader::StreamDecoder;
@@ -14,7 +16,7 @@ use jiff::Timestamp;
 use repair_core::lake::shape;
 use repair_core::model::{Interval, Key, Table};
 use repair_core::plugin::Covered;
-use repair_core::text::visible;
+use repair_core::text::{name_twice, visible};
 use repair_core::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -127,12 +129,15 @@ enum Target {
 
 impl Target {
     /// The column that a name means.
-    fn of(name: &str, table: &Table, columns: Option<&Schema>) -> Result<Self> {
-        if let Some(key) = table.key.iter().find(|key| *key == name) {
+    fn of(name: &str, table: &Table, columns: Option<&Schema>, advice: &str) -> Result<Self> {
+        // Names are found regardless of case, unless the table has another column that is written so.
+        let is_exact = columns.is_some_and(|columns| columns.field_with_name(name).is_ok());
+        let is = |own: &str| own == name || (!is_exact && own.eq_ignore_ascii_case(name));
+        if let Some(key) = table.key.iter().find(|key| *key == name).or_else(|| table.key.iter().find(|key| is(key))) {
             return Ok(Self::Key(key.clone()));
         }
-        if table.time == name {
-            return Ok(Self::Time(name.to_owned()));
+        if is(&table.time) {
+            return Ok(Self::Time(table.time.clone()));
         }
         let Some(columns) = columns else {
             return Err(Error::invalid(format!(
@@ -144,11 +149,18 @@ impl Target {
         match shape::find(columns, name)? {
             Some(field) => Ok(Self::Value(field.clone())),
             None => Err(Error::invalid(format!(
-                "a column `{}`, and table `{}` has no such column; {}",
+                "a column `{}`, and table `{}` has no such column; {}{advice}",
                 shown(name),
                 table.name,
                 shape::names(columns)
             ))),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Key(name) | Self::Time(name) => name,
+            Self::Value(field) => field.name(),
         }
     }
 
@@ -163,8 +175,8 @@ impl Target {
 }
 
 /// The columns of an answer, in its order.
-fn targets<'a>(names: impl IntoIterator<Item = &'a str>, table: &Table, columns: Option<&Schema>) -> Result<Vec<Target>> {
-    let targets = names.into_iter().map(|name| Target::of(name, table, columns)).collect::<Result<Vec<_>>>()?;
+fn targets<'a>(names: impl IntoIterator<Item = &'a str>, table: &Table, columns: Option<&Schema>, advice: &str) -> Result<Vec<Target>> {
+    let targets = names.into_iter().map(|name| Target::of(name, table, columns, advice)).collect::<Result<Vec<_>>>()?;
     if targets.len() > MOST_COLUMNS {
         return Err(Error::invalid(format!("{} columns; at most {MOST_COLUMNS} are read", targets.len())));
     }
@@ -189,6 +201,8 @@ fn targets<'a>(names: impl IntoIterator<Item = &'a str>, table: &Table, columns:
 struct Columns<'a> {
     table: &'a Table,
     targets: Vec<Target>,
+    /// The words of each column that mean that there is no value.
+    nulls: Vec<Vec<&'a str>>,
     texts: Vec<Vec<Option<String>>>,
     /// The number of each row's line, or of the row.
     lines: Vec<u64>,
@@ -200,13 +214,15 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn new(table: &'a Table, targets: Vec<Target>, unit: &'static str) -> Self {
         let texts = targets.iter().map(|_| Vec::new()).collect();
-        Self { table, targets, texts, lines: Vec::new(), unit, done: Vec::new() }
+        let nulls = targets.iter().map(|target| table.nulls_of(target.name()).collect()).collect();
+        Self { table, targets, nulls, texts, lines: Vec::new(), unit, done: Vec::new() }
     }
 
     /// Adds a row: a text, or null, for each column.
     fn add(&mut self, line: u64, values: impl IntoIterator<Item = Result<Option<String>>>) -> Result<()> {
-        for (texts, value) in self.texts.iter_mut().zip(values) {
-            texts.push(value.map_err(|error| Error::invalid(format!("{} in {} {line}", error.message(), self.unit)))?);
+        for ((texts, nulls), value) in self.texts.iter_mut().zip(&self.nulls).zip(values) {
+            let value = value.map_err(|error| Error::invalid(format!("{} in {} {line}", error.message(), self.unit)))?;
+            texts.push(value.filter(|text| !nulls.contains(&text.as_str())));
         }
         self.lines.push(line);
         if self.lines.len() >= ROWS_AT_ONCE { self.flush() } else { Ok(()) }
@@ -277,8 +293,14 @@ impl<'a> Columns<'a> {
         (0..texts.len()).find_map(|row| {
             let one: ArrayRef = Arc::new(texts.slice(row, 1));
             shape::cast_strict(&one, field.data_type()).err()?;
-            let (name, line) = (shown(field.name()), self.line(row));
-            Some(Error::invalid(format!("`{name}`: {} in {line}, which is no {}", shown(texts.value(row)), field.data_type())))
+            let (name, line, text) = (shown(field.name()), self.line(row), shown(texts.value(row)));
+            let is_word = !text.bytes().any(|byte| byte.is_ascii_digit());
+            let hint = if is_word {
+                format!("; if it means that there is no value, add `columns: {{ {name}: {{ nulls: [\"{text}\"] }} }}` to the table")
+            } else {
+                String::new()
+            };
+            Some(Error::invalid(format!("`{name}`: {text} in {line}, which is no {}{hint}", field.data_type())))
         })
     }
 
@@ -318,9 +340,14 @@ fn keeps_all_of(kind: &DataType, text: &str) -> bool {
             i64::try_from(fraction.len()).is_ok_and(|length| length - exponent <= i64::from((*scale).max(0)))
         }
         DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+            type Half = <Float16Type as ArrowPrimitiveType>::Native;
             let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            // With nothing but zeros behind its point, a number is whole, too.
+            let digits =
+                digits.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0')).map_or(digits, |(whole, _)| whole);
             let Ok(whole) = digits.parse::<u128>() else { return true };
             let held = match kind {
+                DataType::Float16 => digits.parse::<f64>().map(|float| Half::from_f64(float).to_f64()),
                 DataType::Float32 => digits.parse::<f32>().map(f64::from),
                 _ => digits.parse::<f64>(),
             };
@@ -376,6 +403,9 @@ fn of_json(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
+        if let Some(name) = name_twice(line, |_| true) {
+            return Err(Error::invalid(format!("the field `{}` twice in an object of line {number}", shown(&name))));
+        }
         let mut row: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             Error::invalid(format!(
                 "something that is not an object of JSON in line {number} ({error}): {}",
@@ -404,7 +434,7 @@ fn of_json(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows
             Some(all) => all,
             none => {
                 let names: Vec<String> = row.keys().cloned().collect();
-                let targets = targets(names.iter().map(String::as_str), table, columns)?;
+                let targets = targets(names.iter().map(String::as_str), table, columns, "")?;
                 none.insert((names, Columns::new(table, targets, "line")))
             }
         };
@@ -540,7 +570,7 @@ fn of_csv(bytes: &[u8], table: &Table, columns: Option<&Schema>) -> Result<Rows>
     }
     let names: Vec<String> = record.iter().map(|name| name.trim().to_owned()).collect();
     let interval_at = names.iter().position(|name| name == ESTIMATED);
-    let targets = targets(names.iter().map(String::as_str).filter(|name| *name != ESTIMATED), table, columns)?;
+    let targets = targets(names.iter().map(String::as_str).filter(|name| *name != ESTIMATED), table, columns, "")?;
     if let Some(nested) = targets.iter().find_map(|target| match target {
         Target::Value(field) if field.data_type().is_nested() => Some(field),
         _ => None,
@@ -584,7 +614,7 @@ fn of_arrow(bytes: Vec<u8>, table: &Table, columns: Option<&Schema>) -> Result<R
     let schema = schema.ok_or_else(|| Error::invalid("a stream of Arrow without a schema"))?;
     if batches.is_empty() {
         let names = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != ESTIMATED);
-        targets(names, table, columns.or(Some(&schema)))?;
+        targets(names, table, columns.or(Some(&schema)), "")?;
     }
     Ok(Rows { batches, covered: Vec::new(), estimated })
 }
@@ -629,7 +659,7 @@ fn refuse_compression(stream: &[u8]) -> Result<()> {
 /// A batch of any columns, in the lake's shape.
 fn in_shape(batch: &RecordBatch, table: &Table, columns: Option<&Schema>) -> Result<RecordBatch> {
     let own = batch.schema();
-    let targets = targets(own.fields().iter().map(|field| field.name().as_str()), table, columns.or(Some(&own)))?;
+    let targets = targets(own.fields().iter().map(|field| field.name().as_str()), table, columns.or(Some(&own)), "")?;
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (target, array) in targets.iter().zip(batch.columns()) {
         let done: ArrayRef = match target {
@@ -663,16 +693,17 @@ fn in_shape(batch: &RecordBatch, table: &Table, columns: Option<&Schema>) -> Res
 /// Rows that were found in an answer of another form, as objects of JSON with the table's columns, in the lake's shape.
 ///
 /// # Errors
-/// `invalid`, with the number of the row.
+/// `invalid`, with the number of the row, and for a column that the table does not have, with this advice.
 #[cfg(feature = "http")]
-pub(crate) fn of_objects(rows: &[Map<String, Value>], table: &Table, columns: Option<&Schema>) -> Result<Vec<RecordBatch>> {
+pub(crate) fn of_objects(rows: &[Map<String, Value>], table: &Table, columns: Option<&Schema>, advice: &str) -> Result<Vec<RecordBatch>> {
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
     let names: Vec<&str> = first.keys().map(String::as_str).collect();
-    let targets = targets(names.iter().copied(), table, columns)?;
+    let targets = targets(names.iter().copied(), table, columns, advice)?;
     let mut all = Columns::new(table, targets, "row");
     for (number, row) in (1u64..).zip(rows) {
-        if row.len() != names.len() || !names.iter().all(|name| row.contains_key(*name)) {
-            return Err(Error::invalid(format!("rows of different columns: row {number} has not those of the first")));
+        let more = row.keys().map(String::as_str).find(|name| !first.contains_key(*name));
+        if let Some(odd) = more.or_else(|| names.iter().copied().find(|name| !row.contains_key(*name))) {
+            return Err(Error::invalid(format!("rows of different columns: row {number} and the first differ in `{}`", shown(odd))));
         }
         let values: Vec<_> = names.iter().zip(&all.targets).map(|(name, target)| text_of(name, row.get(*name), target)).collect();
         all.add(number, values)?;
@@ -724,12 +755,54 @@ mod tests {
     }
 
     #[test]
+    fn words_of_the_table_for_no_value_are_null_in_answers_of_programs() {
+        let columns = Schema::new(vec![Field::new("v", DataType::Float64, true), Field::new("note", DataType::Utf8, true)]);
+        let mut table = Table::new("t", repair_core::model::Format::Csv, "ts").with_key(["k"]).with_nulls(["N/A"]);
+        table.columns.insert("v".to_owned(), repair_core::model::ColumnRule::default().with_nulls(["-"]));
+        let csv = "k,ts,v,note\na,2024-03-04T00:00:00Z,-,-\na,2024-03-04T01:00:00Z,N/A,N/A\na,2024-03-04T02:00:00Z,7,x\n";
+        let json = "{\"k\":\"a\",\"ts\":\"2024-03-04T00:00:00Z\",\"v\":\"-\",\"note\":\"-\"}\n\
+                    {\"k\":\"a\",\"ts\":\"2024-03-04T01:00:00Z\",\"v\":\"N/A\",\"note\":\"N/A\"}\n\
+                    {\"k\":\"a\",\"ts\":\"2024-03-04T02:00:00Z\",\"v\":7,\"note\":\"x\"}\n";
+        for (format, text) in [(RowFormat::Csv, csv), (RowFormat::Jsonl, json)] {
+            let rows = decode(format, text.as_bytes().to_vec(), &table, Some(&columns)).unwrap();
+            let values = |name: &str| rows.batches[0].column_by_name(name).unwrap().clone();
+            assert_eq!(values("v").as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [None, None, Some(7.0)]);
+            assert_eq!(values("note").as_string::<i32>().iter().collect::<Vec<_>>(), [Some("-"), None, Some("x")]);
+            table.columns.clear();
+            let error = decode(format, text.as_bytes().to_vec(), &table, Some(&columns)).unwrap_err();
+            assert!(error.message().ends_with("add `columns: { v: { nulls: [\"-\"] } }` to the table"), "{error}");
+            table.columns.insert("v".to_owned(), repair_core::model::ColumnRule::default().with_nulls(["-"]));
+        }
+        let none = decode(RowFormat::Csv, csv.replace("a,2024-03-04T02", "N/A,2024-03-04T02").into_bytes(), &table, Some(&columns));
+        assert!(none.unwrap_err().message().contains("no `k` in line 4"));
+        for (format, text) in [(RowFormat::Csv, csv.replace(",7,", ",1e400,")), (RowFormat::Jsonl, json.replace(":7,", ":\"1e400\","))] {
+            let error = decode(format, text.into_bytes(), &table, Some(&columns)).unwrap_err();
+            assert!(error.message().contains("a value of `v` that is infinite"), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_are_found_regardless_of_case_and_no_field_counts_that_is_there_twice() {
+        let columns = Schema::new(vec![Field::new("v", DataType::Float64, true)]);
+        let table = Table::new("t", repair_core::model::Format::Csv, "ts").with_key(["sensor"]);
+        let rows = decode(RowFormat::Csv, b"Sensor,TS,v\na,2024-03-04T00:00:00Z,7\n".to_vec(), &table, Some(&columns)).unwrap();
+        let names: Vec<&str> = rows.batches[0].schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["sensor", "ts", "v"]);
+        let twice = b"{\"sensor\":\"a\",\"ts\":\"2024-03-04T00:00:00Z\",\"v\":1,\"v\":2}\n".to_vec();
+        let error = decode(RowFormat::Jsonl, twice, &table, Some(&columns)).unwrap_err();
+        assert_eq!(error.message(), "the field `v` twice in an object of line 1");
+        let both = decode(RowFormat::Csv, b"sensor,SENSOR,ts,v\na,b,2024-03-04T00:00:00Z,7\n".to_vec(), &table, Some(&columns));
+        assert_eq!(both.unwrap_err().message(), "the column `sensor` twice");
+    }
+
+    #[test]
     fn what_a_type_would_keep_a_part_of_is_known() {
         let (decimal, date) = (DataType::Decimal128(10, 2), DataType::Date32);
         for (kind, whole) in [
             (&decimal, &["1.25", "-1.250", "7", "1.5e0", "125e-2", "12.3e1", "+5.0"][..]),
             (&DataType::Float64, &["9007199254740992", "9007199254740994", "0.1", "1e22", "-007", "123456789012"]),
-            (&DataType::Float32, &["16777216", "0.1", "3.402823e38", "33554432"]),
+            (&DataType::Float32, &["16777216", "0.1", "3.402823e38", "33554432", "16777216.0"]),
+            (&DataType::Float16, &["2048", "2050", "0.1", "-65504", "4096.00"]),
             (&date, &["2024-02-29", "2024-02-29T00:00:00Z", "2024-02-29 00:00:00.000+00:00"]),
             (&DataType::Utf8, &["anything"]),
         ] {
@@ -738,7 +811,8 @@ mod tests {
         for (kind, parts) in [
             (&decimal, &["1.239", "-0.005", "1e-3", "1.25e-1"][..]),
             (&DataType::Float64, &["9007199254740993", "-12345678901234567890"]),
-            (&DataType::Float32, &["16777217"]),
+            (&DataType::Float32, &["16777217", "16777217.0"]),
+            (&DataType::Float16, &["2049", "-2051", "4098", "65503", "2049.0"]),
             (&date, &["2024-02-29T13:00:00Z", "2024-02-29T00:00:00.001Z"]),
         ] {
             parts.iter().for_each(|text| assert!(!keeps_all_of(kind, text), "{kind} {text}"));

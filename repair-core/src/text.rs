@@ -1,12 +1,138 @@
 //! Text as people see it: numbers that they can read, and text from elsewhere that does nothing to them.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// Whether a character acts on a terminal, or on the text around it, rather than being seen: a control character, or one that changes the
 /// direction of text.
 fn acts(character: char) -> bool {
     character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The first name that an object within a text of JSON has twice, of which a parser would keep the last alone and say nothing. Of the outermost object,
+/// only what is within these fields is looked at, and these fields. `None` also of a text that is no JSON.
+///
+/// ```
+/// use repair_core::text::name_twice;
+///
+/// assert_eq!(name_twice(br#"{"a": 1, "b": {"c": 1, "c": 2}}"#, |_| true).as_deref(), Some("c"));
+/// assert_eq!(name_twice(br#"{"a": 1, "b": {"c": 1, "c": 2}, "d": 1, "d": 2}"#, |field| field == "a"), None);
+/// assert_eq!(name_twice(br#"[{"a": 1}, {"a": 2}]"#, |_| true), None);
+/// ```
+pub fn name_twice(json: &[u8], is_read: impl Fn(&str) -> bool) -> Option<String> {
+    let mut twice = None;
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    // That a text is no JSON is for whoever parses it.
+    let _ = Names { twice: &mut twice, is_read: Some(&is_read) }.deserialize(&mut reader);
+    twice
+}
+
+/// Looks for names that an object has twice.
+struct Names<'n> {
+    twice: &'n mut Option<String>,
+    /// Which fields are looked at; all, if it is not the outermost object.
+    is_read: Option<&'n dyn Fn(&str) -> bool>,
+}
+
+/// The text of a name.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Names<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// An object with more names than this is looked up by hash.
+const MOST_COMPARED: usize = 32;
+
+impl<'de> Visitor<'de> for Names<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut few, mut many): (Vec<Cow<'de, str>>, HashSet<Cow<'de, str>>) = (Vec::new(), HashSet::new());
+        while let Some(Name(name)) = map.next_key()? {
+            if self.is_read.is_some_and(|is_read| !is_read(&name)) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let is_new = if few.len() < MOST_COMPARED {
+                let is_new = !few.contains(&name);
+                few.push(name.clone());
+                is_new
+            } else {
+                !few.contains(&name) && many.insert(name.clone())
+            };
+            if !is_new {
+                self.twice.get_or_insert(name.into_owned());
+            }
+            map.next_value_seed(Names { twice: self.twice, is_read: None })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Names { twice: self.twice, is_read: None })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// A number with a comma between thousands.

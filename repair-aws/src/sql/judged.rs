@@ -6,10 +6,35 @@ use repair_core::model::{OnBadRow, Zone};
 
 use super::folders::Folders;
 use super::regex::{self, Group};
-use super::time::{Clock, Doubt, Groups};
+use super::time::{self, Clock, Doubt, Groups};
 use super::timing::{TextForm, Timing};
 use super::{Shape, Source, Wanted, filter, instant, milliseconds, name, text, values};
 use crate::catalog::Kind;
+
+/// What is shown at most of a value that cannot be read.
+const MOST_SHOWN: usize = 100;
+
+/// What a refusal begins and ends with in the message of a query that failed.
+const REFUSAL: [&str; 2] = ["<<repair: ", ">>"];
+
+/// The column that has what cannot be read of a column.
+fn unread(number: usize) -> String {
+    format!("repair_unread_{number}")
+}
+
+/// A whole number that nobody gets: what is cast is why, and a cast of text that is no number fails with this text. No function does that which Athena
+/// documents.
+fn refusal(why: &str) -> String {
+    let [begin, end] = REFUSAL.map(text);
+    format!("CAST({begin} || {why} || ' (' || repair_file || ')' || {end} AS bigint)")
+}
+
+/// Why a query of a person was refused, if that is why it failed.
+pub(crate) fn refused(message: &str) -> Option<&str> {
+    let [begin, end] = REFUSAL;
+    let (_, rest) = message.split_once(begin)?;
+    rest.rsplit_once(end).map(|(why, _)| why)
+}
 
 /// Rows of a table on their way to values, with `repair_ms`, `repair_far` (0 in the folder of their time, 1 near it, 2 farther away),
 /// `repair_reason` (the column that cannot be read, `/` for the folder) and `repair_file`.
@@ -45,6 +70,67 @@ impl Source<'_> {
         Ok(all)
     }
 
+    /// Whether values that cannot be read are refused by the statement itself, and not reported by it: a person's query has no place for reports.
+    pub(super) fn refuses(&self, shape: Shape) -> bool {
+        shape == Shape::Native && self.table.on_bad_row == OnBadRow::Refuse
+    }
+
+    /// The table's own rows for a person's query, judged: key, `repair_slot`, `repair_ms`, and columns, of which `time` is the instant of the row. Where
+    /// the table refuses rows that cannot be read, the query fails that asks for one; where it leaves them out, they are not there.
+    pub(super) fn rows_for_people(&self, columns: &[&str], is_time: impl Fn(&str) -> bool) -> Result<String> {
+        let all = TimeBounds::ALL;
+        let read: Vec<&str> = columns.iter().copied().filter(|column| !is_time(column)).collect();
+        let wanted = Wanted { bounds: all, keys: None, columns: &read };
+        if !self.is_judged(&read)? {
+            return self.raw_rows(&wanted, Shape::Native);
+        }
+        let refuses = self.refuses(Shape::Native);
+        let table = &self.table.name;
+        let reason = format!(
+            "CASE repair_reason WHEN '/' THEN {} ELSE {} || repair_reason || {} END",
+            text(&format!("a folder of table `{table}` has a name that is not as `partition_by` says")),
+            text("there is no value in column `"),
+            text(&format!("` of table `{table}` that can be read as the table declares it")),
+        );
+        let mut select = self.key_names();
+        select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)?));
+        select.push("repair_ms".to_owned());
+        for column in columns {
+            let quoted = name(column);
+            let number = read.iter().position(|known| known == column);
+            let value = match number.map(|number| values::value(self.table, self.raw, column).map(|value| (number, value))).transpose()? {
+                None if refuses => format!(
+                    "CASE WHEN repair_reason IS NULL THEN {} ELSE {} END AS {quoted}",
+                    time::timestamp("repair_ms"),
+                    time::timestamp(&refusal(&reason))
+                ),
+                None => format!("{} AS {quoted}", time::timestamp("repair_ms")),
+                Some((number, Some(value))) if refuses && value.bad.is_some() => {
+                    let unread = unread(number);
+                    let why = format!(
+                        "{} || substr({unread}, 1, {MOST_SHOWN}) || {}",
+                        text(&format!("column `{column}` of table `{table}` has the value `")),
+                        text("`, which cannot be read as the table declares it")
+                    );
+                    format!(
+                        "CASE WHEN {unread} IS NULL THEN {quoted} ELSE CAST({} AS {}) END AS {quoted}",
+                        refusal(&why),
+                        crate::catalog::trino_type(&value.declared)
+                    )
+                }
+                Some(_) => quoted,
+            };
+            select.push(value);
+        }
+        let used = if refuses {
+            // A row that cannot be read is a problem of the table, so no query leaves it out.
+            format!("CASE WHEN repair_reason IS NULL THEN repair_far < 2 ELSE CAST({} AS boolean) END", refusal(&reason))
+        } else {
+            "repair_far < 2 AND repair_reason IS NULL".to_owned()
+        };
+        Ok(format!("SELECT {} FROM ({}) WHERE {used}", select.join(", "), self.prepared(&wanted, Shape::Native, false)?.sql))
+    }
+
     /// How many rows there are in the objects that a scan of bounds reads.
     ///
     /// # Errors
@@ -60,8 +146,14 @@ impl Source<'_> {
         let names: Vec<String> = self.key_names();
         let mut select: Vec<String> = self.raw_keys().into_iter().zip(&names).map(|(value, key)| format!("{value} AS {key}")).collect();
         let mut unfit = Vec::new();
-        for column in wanted.columns {
+        // A reader of values as they are is refused each that cannot be read, once it asks for it. So these rows are no problem of the others.
+        let refuses = self.refuses(shape);
+        for (number, column) in wanted.columns.iter().enumerate() {
             let Some(value) = values::value(table, raw, column)? else { continue };
+            if let (true, Some(bad)) = (refuses, &value.bad) {
+                let cell = values::cell(table, raw, column).map(|cell| cell.expression).unwrap_or_default();
+                select.push(format!("CASE WHEN {bad} THEN CAST({cell} AS varchar) END AS {}", unread(number)));
+            }
             let shown = match (shape, crate::catalog::kind_of(&value.declared)) {
                 (Shape::Exact, Kind::Instant) => milliseconds(&value.expression),
                 _ => value.expression,
@@ -73,7 +165,7 @@ impl Source<'_> {
             OnBadRow::Refuse => Vec::new(),
             _ => table.columns.keys().map(String::as_str).filter(|column| !wanted.columns.contains(column)).collect(),
         };
-        for column in wanted.columns.iter().copied().chain(declared) {
+        for column in wanted.columns.iter().copied().filter(|_| !refuses).chain(declared) {
             let is_own = table.key.iter().any(|key| key.eq_ignore_ascii_case(column)) || column.eq_ignore_ascii_case(&table.time);
             let bad = values::value(table, raw, column)?.and_then(|value| value.bad).filter(|_| !is_own);
             unfit.extend(bad.map(|bad| format!("WHEN {bad} THEN {}", text(column))));

@@ -132,13 +132,13 @@ fn plain(csv: &Csv, expression: &str) -> String {
 }
 
 /// The pattern of the digits before the decimal mark.
-fn whole_digits(csv: &Csv, sign: &str) -> String {
+fn whole_digits(csv: &Csv) -> String {
     match csv.thousands {
         Some(mark) => {
             let mark = regex::escape(&mark.to_string());
-            format!("(?:{sign}[0-9]*|-?[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+)")
+            format!("[+-]?(?:[0-9]*|[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+)")
         }
-        None => format!("{sign}[0-9]*"),
+        None => "[+-]?[0-9]*".to_owned(),
     }
 }
 
@@ -148,12 +148,12 @@ fn parsed(csv: &Csv, kind: ColumnType, expression: &str) -> Option<String> {
     let when = |pattern: String, then: String| format!("CASE WHEN regexp_like({expression}, {}) THEN {then} END", text(&pattern));
     let number = plain(csv, expression);
     Some(match kind {
-        ColumnType::Integer => when(format!("\\A{}\\z", whole_digits(csv, "[+-]?")), format!("TRY_CAST({number} AS bigint)")),
+        ColumnType::Integer => when(format!("\\A{}\\z", whole_digits(csv)), format!("TRY_CAST({number} AS bigint)")),
         ColumnType::Number => format!(
-            "CASE WHEN regexp_like({expression}, {pattern}) THEN TRY_CAST({number} AS double) WHEN lower({expression}) IN ('nan', '-nan', '+nan') \
+            "CASE WHEN regexp_like({expression}, {pattern}) THEN nullif(nullif(TRY_CAST({number} AS double), infinity()), -infinity()) WHEN lower({expression}) IN ('nan', '-nan', '+nan') \
              THEN nan() WHEN lower({expression}) IN ('inf', '+inf', 'infinity', '+infinity') THEN infinity() WHEN lower({expression}) IN ('-inf', \
              '-infinity') THEN -infinity() END",
-            pattern = text(&format!("\\A{}(?:{decimal}[0-9]*)?(?:[eE][+-]?[0-9]+)?\\z", whole_digits(csv, "[+-]?"))),
+            pattern = text(&format!("\\A{}(?:{decimal}[0-9]*)?(?:[eE][+-]?[0-9]+)?\\z", whole_digits(csv))),
         ),
         ColumnType::Boolean => {
             format!(
@@ -161,7 +161,7 @@ fn parsed(csv: &Csv, kind: ColumnType, expression: &str) -> Option<String> {
             )
         }
         ColumnType::Decimal(precision, scale) => when(
-            format!("\\A{}(?:{decimal}[0-9]{{0,{scale}}}0*)?\\z", whole_digits(csv, "-?")),
+            format!("\\A{}(?:{decimal}[0-9]{{0,{scale}}}0*)?\\z", whole_digits(csv)),
             format!("TRY_CAST({number} AS decimal({precision},{scale}))"),
         ),
         ColumnType::Text => expression.to_owned(),
@@ -188,7 +188,16 @@ pub(crate) fn value(table: &Table, relation: &Relation, column: &str) -> Result<
     let of = |expression: String, bad: Option<String>, declared: &str| Ok(Some(Value { expression, bad, declared: declared.to_owned() }));
     let is_text = cell.kind() == Kind::Text;
     let own = if is_text { words_removed(table, column, expression) } else { expression.clone() };
-    let Some(kind) = rule(table, column).and_then(|(_, rule)| rule.kind) else { return of(own, None, declared) };
+    // JSON has no word for it, so such a float is a number that was larger than any.
+    let is_infinite = (table.format == Format::Jsonl && !relation.is_view && cell.kind() == Kind::Float)
+        .then(|| format!("(abs({expression}) = infinity())"));
+    let finite = |expression: &str| match &is_infinite {
+        Some(is_infinite) => format!("CASE WHEN NOT {is_infinite} THEN {expression} END"),
+        None => expression.to_owned(),
+    };
+    let Some(kind) = rule(table, column).and_then(|(_, rule)| rule.kind) else {
+        return of(if is_text { own } else { finite(expression) }, is_infinite, declared);
+    };
     let refuse = |advice: String| {
         Err(Error::invalid(format!(
             "column `{column}` of table `{}` is `{declared}` in Athena, and the table declares it as {kind}; {advice}",
@@ -214,7 +223,7 @@ pub(crate) fn value(table: &Table, relation: &Relation, column: &str) -> Result<
     };
     match (cell.kind(), kind) {
         (Kind::Whole, ColumnType::Integer) => of(format!("CAST({expression} AS bigint)"), None, &target),
-        (Kind::Float, ColumnType::Number) => of(format!("CAST({expression} AS double)"), None, &target),
+        (Kind::Float, ColumnType::Number) => of(finite(&format!("CAST({expression} AS double)")), is_infinite, &target),
         (Kind::Bool, ColumnType::Boolean) => of(expression.clone(), None, &target),
         (Kind::Whole, ColumnType::Number) if declared.eq_ignore_ascii_case("bigint") => exactly(),
         (Kind::Whole, ColumnType::Number) => of(format!("CAST({expression} AS double)"), None, &target),
@@ -293,7 +302,7 @@ mod tests {
         csv.thousands = Some('.');
         assert_eq!(
             parsed(&csv, ColumnType::Decimal(10, 2), "x").unwrap(),
-            "CASE WHEN regexp_like(x, '\\A(?:-?[0-9]*|-?[0-9]{1,3}(?:\\.[0-9]{3})+)(?:,[0-9]{0,2}0*)?\\z') THEN TRY_CAST(replace(replace(x, '.', \
+            "CASE WHEN regexp_like(x, '\\A[+-]?(?:[0-9]*|[0-9]{1,3}(?:\\.[0-9]{3})+)(?:,[0-9]{0,2}0*)?\\z') THEN TRY_CAST(replace(replace(x, '.', \
              ''), ',', '.') AS decimal(10,2)) END"
         );
         assert_eq!(

@@ -7,7 +7,7 @@ use repair_core::model::OnBadRow;
 
 use super::folders::Folders;
 use super::timing::Timing;
-use super::{Shape, Source, Wanted, key_name, name, time, values};
+use super::{Shape, Source, Wanted, key_name, name, values};
 use crate::catalog::Relation;
 
 impl Source<'_> {
@@ -20,6 +20,14 @@ impl Source<'_> {
         all.extend(others);
         all.extend([overlay::REPAIRED_BY, overlay::REPAIRED_CELLS].map(str::to_owned));
         Ok(all)
+    }
+
+    /// Whether the time of the view is not the table's own column.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read the table as it is declared.
+    pub(crate) fn computes_time(&self) -> Result<bool> {
+        Ok(!matches!(self.timing()?, Timing::Plain))
     }
 
     /// The columns that the view has of the table's objects, and of its partitions; and whether its time column is one that we compute.
@@ -37,7 +45,7 @@ impl Source<'_> {
             }
         }
         let is_time = |column: &String| column.eq_ignore_ascii_case(&self.table.time);
-        let computed = !matches!(self.timing()?, Timing::Plain);
+        let computed = self.computes_time()?;
         if computed && !own.iter().any(is_time) {
             own.push(self.table.time.to_ascii_lowercase());
             others.retain(|column| !is_time(column));
@@ -52,6 +60,25 @@ impl Source<'_> {
         Ok(format!("CREATE OR REPLACE VIEW {database}.{view} AS {}", self.view(repairs)?))
     }
 
+    /// The table as it is declared, as a named select that stands for it in a person's query; `None` if the catalog says the same.
+    ///
+    /// # Errors
+    /// `invalid` if Athena cannot read the table as it is declared.
+    pub(crate) fn as_declared(&self) -> Result<Option<String>> {
+        let (own, others, computed) = self.shown()?;
+        let is_time = |column: &str| computed && column.eq_ignore_ascii_case(&self.table.time);
+        let columns: Vec<&str> = own.iter().chain(&others).map(String::as_str).collect();
+        let mut is_plain = !computed && self.table.ignore.is_empty() && self.table.on_bad_row == OnBadRow::Refuse;
+        for column in columns.iter().copied().filter(|column| !is_time(column)) {
+            is_plain &= values::value(self.table, self.raw, column)?.is_none_or(|value| value.expression == name(column));
+        }
+        if is_plain {
+            return Ok(None);
+        }
+        let shown = columns.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
+        Ok(Some(format!("{} AS (SELECT {shown} FROM ({}))", name(&self.raw.name), self.rows_for_people(&columns, is_time)?)))
+    }
+
     /// What the repaired view selects.
     pub(crate) fn view(&self, repairs: &Relation) -> Result<String> {
         let all = TimeBounds::ALL;
@@ -59,25 +86,7 @@ impl Source<'_> {
         let folders = Folders::of(self.table, self.raw)?;
         let is_time = |column: &str| computed && column.eq_ignore_ascii_case(&self.table.time);
         let columns: Vec<&str> = own.iter().chain(&others).map(String::as_str).collect();
-        let read: Vec<&str> = columns.iter().copied().filter(|column| !is_time(column)).collect();
-        let wanted = Wanted { bounds: all, keys: None, columns: &read };
-        let raw = if self.is_judged(&read)? {
-            let mut select = self.key_names();
-            select.push(format!("CASE WHEN repair_reason IS NULL THEN {} END AS repair_slot", self.slot("repair_ms", &all)?));
-            select.push("repair_ms".to_owned());
-            for column in &columns {
-                let quoted = name(column);
-                select.push(if is_time(column) { format!("{} AS {quoted}", time::timestamp("repair_ms")) } else { quoted });
-            }
-            // A row that cannot be read is a problem of the table unless it is quarantined, so the view does not hide it.
-            let used = match self.table.on_bad_row {
-                OnBadRow::Refuse => "repair_far < 2 OR repair_reason IS NOT NULL",
-                _ => "repair_far < 2 AND repair_reason IS NULL",
-            };
-            format!("SELECT {} FROM ({}) WHERE {used}", select.join(", "), self.prepared(&wanted, Shape::Native, false)?.sql)
-        } else {
-            self.raw_rows(&wanted, Shape::Native)?
-        };
+        let raw = self.rows_for_people(&columns, is_time)?;
         let raw = self.aligned(raw, &all)?;
         let keys = |column: &str| {
             let key = self.table.key.iter().find(|key| key.eq_ignore_ascii_case(column)).map(|key| key_name(key));

@@ -80,6 +80,16 @@ async fn values_come_without_loss_and_only_from_data() {
     reading::values_and_files(&World::new().await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_sees_a_table_as_it_is_declared_and_is_refused_what_cannot_be_read() {
+    reading::declared_types_in_sql(&World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_are_larger_than_any_are_refused_and_a_plus_is_a_sign() {
+    reading::numbers_at_their_limits(&World::new().await).await;
+}
+
 /// Athena does not show it, but the files say whether their timestamps are instants.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zone_does_not_shift_instants() {

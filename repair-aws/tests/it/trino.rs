@@ -73,6 +73,8 @@ async fn tables_as_people_have_them_are_read_by_a_real_trino() {
     }
     reading::rows_that_cannot_be_read(&world).await;
     reading::values_and_files(&world).await;
+    reading::declared_types_in_sql(&world).await;
+    reading::numbers_at_their_limits(&world).await;
     reading::floats_as_keys(&world).await;
 }
 

@@ -45,6 +45,9 @@ pub(crate) struct TableArg {
     /// The workflow that declares the table, or a file that workflows include [default: the workflow of the latest run which had it].
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
+    /// With --workflow: where the lake is, by its name under `profiles` [default: local, or the only one].
+    #[arg(long, requires = "workflow")]
+    profile: Option<String>,
     #[command(flatten)]
     lake: LakeArg,
 }
@@ -52,7 +55,12 @@ pub(crate) struct TableArg {
 impl TableArg {
     /// The table's name, the workflow that declares it, and the lake.
     fn open(self, lake_before: Option<PathBuf>) -> Result<(String, Option<PathBuf>, OpenLake)> {
-        Ok((self.table, self.workflow, self.lake.open(lake_before)?))
+        let Self { table, workflow, profile, lake } = self;
+        let lake = match &workflow {
+            Some(file) => lake.open_of(lake_before, file, profile.as_deref())?,
+            None => lake.open(lake_before)?,
+        };
+        Ok((table, workflow, lake))
     }
 }
 

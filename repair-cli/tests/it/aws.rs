@@ -174,6 +174,7 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
         (vec!["one", "--lake", LAKE], vec![here_run, "--lake", lake_here]),
         (vec!["bars", "--lake", LAKE], vec!["bars", "--lake", lake_here]),
         (of_workflow(&["--profile", "aws"]), of_workflow(&["--lake", lake_here])),
+        (of_workflow(&["--lake", LAKE]), of_workflow(&["--lake", lake_here])),
     ] {
         let (theirs, ours) = (reported(sandbox.repair(&world), &theirs), reported(world.repair(), &ours));
         assert_eq!(theirs["numbers"], ours["numbers"]);
@@ -193,6 +194,24 @@ async fn the_same_workflow_on_s3_and_athena_gives_the_same_hours() {
     sandbox.repair(&world).args(["report", "one", "--lake", LAKE, "--out", page.to_str().unwrap()]).assert().success();
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("Candles of hourly") && page.contains("Nothing is left."), "the page is not whole");
+    // What is about the past finds the lake as a run does, or as the latest run had it.
+    let asked = |mut command: assert_cmd::Command, args: &[&str]| {
+        let output = command.args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let sorted = |text: String| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let (export, why) =
+        (["export", "bars", "--out", "-", "--format", "csv"], ["why", "bars", "--key", "AIG", "--at", "2024-03-04T15:00:00Z"]);
+    let there = sorted(asked(world.repair(), &[&export[..], &["--lake", lake_here]].concat()));
+    let story = asked(world.repair(), &[&why[..], &["--lake", lake_here]].concat());
+    for place in [&["--workflow", WORKFLOW, "--lake", LAKE][..], &["--workflow", WORKFLOW, "--profile", "aws"], &["--lake", LAKE]] {
+        assert_eq!(sorted(asked(sandbox.repair(&world), &[&export[..], place].concat())).len(), there.len(), "{place:?}");
+        let told = asked(sandbox.repair(&world), &[&why[..], place].concat());
+        assert_eq!(told.lines().next(), story.lines().next(), "{place:?}");
+    }
+    let state = asked(sandbox.repair(&world), &["verify-state", "--lake", LAKE]);
+    assert!(state.starts_with("read 1 run with") && state.ends_with("nothing is damaged\n"), "{state}");
     // Its journal is in the bucket: another process finds the run there, and to start it again changes nothing.
     let runs = sandbox.repair(&world).args(["runs", "--json", "--lake", LAKE]).output().unwrap();
     let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();

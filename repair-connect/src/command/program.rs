@@ -471,5 +471,13 @@ pub(super) fn described(table: &repair_core::model::Table, columns: Option<&arro
     let columns = columns.into_iter().flat_map(|columns| columns.fields());
     let columns: Map<String, Value> = columns.map(|field| (field.name().clone(), field.data_type().to_string().into())).collect();
     let cadence = table.cadence.map(|cadence| cadence.to_string());
-    json!({ "name": table.name, "key": table.key, "time": table.time, "cadence": cadence, "columns": columns })
+    json!({
+        "name": table.name,
+        "key": table.key,
+        "time": table.time,
+        "cadence": cadence,
+        "time_marks": table.time_marks,
+        "zone": table.day_zone().to_string(),
+        "columns": columns,
+    })
 }

@@ -89,6 +89,14 @@ impl Shape {
         matches!(self, Self::Csv { .. })
     }
 
+    /// What a body says of a field that each of its rows would get.
+    pub(super) fn shared<'b>(&self, field: &str, body: &'b Value) -> Option<&'b Value> {
+        match self {
+            Self::Json { shared, .. } => body.pointer(shared.get(field)?).filter(|value| !value.is_null()),
+            _ => None,
+        }
+    }
+
     /// Where a row is, for messages.
     pub(super) fn place(&self, rows: &[Fields], index: usize) -> String {
         let field = |name: &Option<String>| {

@@ -10,6 +10,8 @@ use repair_core::builtin::Period;
 use repair_core::lake::shape;
 use repair_core::model::{Cadence, ColumnType, Interval, Key, SlotGrid, Table};
 use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
+use repair_core::text::name_twice;
+use repair_core::yaml::closest;
 use repair_core::{Error, Result};
 use reqwest::{Method, StatusCode, Url};
 use schemars::JsonSchema;
@@ -315,7 +317,7 @@ impl HttpSource {
     }
 
     /// What a reply is: the rows of a page and what else is in its body, or none.
-    fn page(&self, context: &StepContext, table: &Table, call: &Call, reply: &Reply) -> Result<Page> {
+    fn page(&self, context: &StepContext, request: &Request, call: &Call, reply: &Reply) -> Result<Page> {
         let mut body: Option<Value> = if self.shape.is_csv() { None } else { serde_json::from_slice(&reply.body).ok() };
         let rule = ruling(&self.answers, reply.status.as_u16(), body.as_ref());
         match rule {
@@ -334,10 +336,13 @@ impl HttpSource {
         }
         let means = rule.map(|rule| rule.means);
         let none = matches!(means, Some(Means::Empty | Means::Absent | Means::End));
-        let rows = if none {
-            Ok(Vec::new())
+        let twice = if self.shape.is_csv() { None } else { name_twice(&reply.body, |_| true) };
+        let rows = if let Some(name) = twice {
+            Err(Error::invalid(format!("the field `{}` twice in one object", shown(name.as_bytes(), &call.secrets))))
+        } else if none {
+            self.is_about(request, body.as_ref().filter(|_| means == Some(Means::Absent)), &call.secrets).map(|()| Vec::new())
         } else if self.shape.is_csv() {
-            self.shape.rows_of_csv(&reply.body, self.named_fields(table))
+            self.shape.rows_of_csv(&reply.body, self.named_fields(&request.table))
         } else {
             let body = match &mut body {
                 Some(body) => body,
@@ -356,6 +361,20 @@ impl HttpSource {
         })
     }
 
+    /// Checks that an answer without rows that proves something is about what was asked for, as far as it says so.
+    fn is_about(&self, request: &Request, body: Option<&Value>, secrets: &[Secret]) -> Result<()> {
+        for (number, column) in request.table.key.iter().enumerate() {
+            let name = self.key.get(number).unwrap_or(column);
+            let Some(said) = body.and_then(|body| self.shape.shared(name, body)) else { continue };
+            let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+            if !request.keys.is_empty() && !request.keys.iter().any(|key| key.values().nth(number) == Some(said.as_str())) {
+                let said = shown(said.as_bytes(), secrets);
+                return Err(Error::invalid(format!("nothing about `{said}` (`{name}` under `shared`), which was not asked for")));
+            }
+        }
+        Ok(())
+    }
+
     /// The fields that every row must have. A row without the key may be of the one that was asked for.
     fn named_fields<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a str> {
         let time = self.time_field.as_ref().unwrap_or(&table.time);
@@ -367,24 +386,34 @@ impl HttpSource {
     fn row(&self, asked: &Asking<'_>, fields: &Fields, secrets: &[Secret]) -> Result<(Timestamp, Timestamp, Key, Map<String, Value>)> {
         let Asking { request, columns, grid, keys } = asked;
         let table = &request.table;
+        let lacks = |name: &str| {
+            let close = closest(name, fields.keys().map(String::as_str));
+            let close = close.map(|close| format!(" (it has `{}`)", shown(close.as_bytes(), secrets))).unwrap_or_default();
+            format!("a row without the field `{name}`{close}")
+        };
+        // Fields that are called as columns are found regardless of case.
+        let mut taken: Vec<&str> = Vec::new();
+        let mut found = |name: &'_ str, is_declared: bool| {
+            let (own, value) = if is_declared { (None, field(fields, name)) } else { field_of_column(fields, name).unzip() };
+            taken.extend(own);
+            value.filter(|value| !value.is_null())
+        };
         let time_field = self.time_field.as_deref().unwrap_or(&table.time);
-        let time = field(fields, time_field).filter(|time| !time.is_null());
-        let time = time.ok_or_else(|| Error::invalid(format!("a row without the field `{time_field}`, its time")))?;
+        let time = found(time_field, self.time_field.is_some());
+        let time = time.ok_or_else(|| Error::invalid(format!("{}, its time", lacks(time_field))))?;
         let said = self.times.read(time)?;
         let time = self.times.of_row(said, *grid);
         let mut row = Map::new();
         let mut key = Vec::new();
         for (number, column) in table.key.iter().enumerate() {
             let name = self.key.get(number).unwrap_or(column);
-            let value = match (field(fields, name), request.keys.as_slice()) {
-                (Some(value), _) if !value.is_null() => value.clone(),
+            let value = match (found(name, !self.key.is_empty()), request.keys.as_slice()) {
+                (Some(value), _) => value.clone(),
                 (_, [only]) if self.limits.keys_per_request == 1 && self.key.is_empty() => {
                     only.values().nth(number).map(Value::from).ok_or_else(|| Error::internal("a key has too few values"))?
                 }
                 _ => {
-                    return Err(Error::invalid(format!(
-                        "a row without the field `{name}`, a part of its key; write the fields under `key`"
-                    )));
+                    return Err(Error::invalid(format!("{}, a part of its key; write the fields under `key`", lacks(name))));
                 }
             };
             key.push(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -396,27 +425,36 @@ impl HttpSource {
             return Err(Error::invalid(format!("a row of `{key}`, which was not asked for")));
         }
         row.insert(table.time.clone(), time.to_string().into());
+        // A word of the table for no value is none in an answer, either.
+        let valued = |column: &str, value: &Value| match value {
+            Value::String(text) if table.nulls_of(column).any(|word| word == text) => Value::Null,
+            other => other.clone(),
+        };
         if self.columns.is_empty() {
-            let is_own =
-                |name: &str| name == time_field || self.key.iter().chain(&table.key).any(|key| key == name) || row.contains_key(name);
+            let is_own = |name: &str| {
+                name == time_field
+                    || taken.contains(&name)
+                    || self.key.iter().chain(&table.key).any(|key| key == name)
+                    || row.contains_key(name)
+            };
             let others: Vec<(String, Value)> =
-                fields.iter().filter(|(name, _)| !is_own(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+                fields.iter().filter(|(name, _)| !is_own(name)).map(|(name, value)| (name.clone(), valued(name, value))).collect();
             if let Some((name, _)) = others.iter().find(|(_, value)| value.is_null() && self.nulls == Nulls::Refuse) {
                 return Err(Error::invalid(format!("a row without a value of `{name}`")));
             }
             row.extend(others);
         }
         for (column, name) in &self.columns {
-            let value = field(fields, name)
-                .ok_or_else(|| Error::invalid(format!("a row without the field `{name}`, which is column `{column}`")))?;
+            let value = field(fields, name).ok_or_else(|| Error::invalid(format!("{}, which is column `{column}`", lacks(name))))?;
+            let value = valued(column, value);
             if value.is_null() && self.nulls == Nulls::Refuse {
                 return Err(Error::invalid(format!("a row without a value of `{name}`, which is column `{column}`")));
             }
-            row.insert(column.clone(), value.clone());
+            row.insert(column.clone(), value);
         }
         for (column, name) in &self.optional {
             if columns.is_some_and(|columns| matches!(shape::find(columns, column), Ok(Some(_)))) {
-                row.insert(column.clone(), field(fields, name).cloned().unwrap_or(Value::Null));
+                row.insert(column.clone(), field(fields, name).map_or(Value::Null, |value| valued(column, value)));
             }
         }
         Ok((said, time, key, row))
@@ -439,7 +477,7 @@ impl HttpSource {
         let mut seen: BTreeSet<(Key, Timestamp)> = BTreeSet::new();
         loop {
             let reply = self.requests.api.send(context, &call).await?;
-            let page = self.page(context, &request.table, &call, &reply)?;
+            let page = self.page(context, request, &call, &reply)?;
             asked.is_absent |= page.is_absent;
             asked.is_unproven |= page.is_unproven;
             let (mut new, mut latest, mut rows) = (0, None, Vec::new());
@@ -504,7 +542,12 @@ impl HttpSource {
                 table.name
             )));
         }
-        let batches = rows::of_objects(&rows, table, asking.columns)?;
+        let advice = if self.columns.is_empty() {
+            "; name the fields that are wanted under `columns` of the source"
+        } else {
+            "; correct `columns` of the source"
+        };
+        let batches = rows::of_objects(&rows, table, asking.columns, advice)?;
         if let (Some(before), Some(now)) = (asked.batches.iter().flatten().next(), batches.first())
             && before.schema() != now.schema()
         {
@@ -559,6 +602,15 @@ struct Asked {
     /// Whether a page proves nothing, so that neither does the answer.
     is_unproven: bool,
     pages: u64,
+}
+
+/// The field of a row that is called as a column: exactly, or as the only one regardless of case.
+fn field_of_column<'a>(fields: &'a Fields, column: &str) -> Option<(&'a str, &'a Value)> {
+    if let Some((name, value)) = fields.get_key_value(column) {
+        return Some((name.as_str(), value));
+    }
+    let mut close = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(column));
+    close.next().filter(|_| close.next().is_none()).map(|(name, value)| (name.as_str(), value))
 }
 
 /// A field of a row: by its name, or by a JSON Pointer.

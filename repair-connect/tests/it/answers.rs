@@ -126,6 +126,10 @@ async fn a_repair_says_how_sure_it_is_in_three_forms() {
         let error = fixed(&world, line.as_bytes(), "jsonl").await.unwrap_err();
         assert!(error.kind() == ErrorKind::Invalid && error.full().contains(why), "{estimated}: {}", error.full());
     }
+    // A program that repairs is no source.
+    let row = "{\"sensor\": \"a\", \"ts\": \"2024-03-04T05:00:00Z\", \"value\": 5.25}";
+    let error = fixed(&world, format!("{row}\n{row}").as_bytes(), "jsonl").await.unwrap_err().full();
+    assert!(error.contains("repairer `command` answered with twice a row of a") && !error.contains("source"), "{error}");
     let column = vec![("$estimated", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef)];
     let error = fixed(&world, &stream(readings().into_iter().chain(column).collect()), "arrow").await.unwrap_err();
     assert!(error.full().contains("`$estimated` as Int32, which is no text"), "{}", error.full());

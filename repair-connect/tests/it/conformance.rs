@@ -140,7 +140,7 @@ async fn a_program_sees_the_whole_request() {
             "format": "repair-command/1", "kind": "source", "id": null, "run": "run", "step": "step", "visit": 1, "attempt": 1,
             "now": request["now"], "params": { "level": 3, "names": ["x"] },
             "table": {
-                "name": "readings", "key": ["sensor"], "time": "ts", "cadence": "1h",
+                "name": "readings", "key": ["sensor"], "time": "ts", "cadence": "1h", "time_marks": "start", "zone": "UTC",
                 "columns": { "sensor": "Utf8", "ts": "Timestamp(µs, \"UTC\")", "value": "Float64" },
             },
             "from": "2024-03-04T04:00:00Z", "to": "2024-03-04T20:00:00Z", "keys": ["a", "b; rm -rf $HOME"],

@@ -501,6 +501,82 @@ async fn a_value_that_is_null_is_one_or_refuses_the_answer() {
 }
 
 #[tokio::test]
+async fn a_word_of_the_table_for_no_value_is_none_in_an_answer() {
+    for body in [json!([{ "ts": "2024-03-04T05:00:00Z", "value": "N/A" }]).to_string(), "ts,value\n2024-03-04T05:00:00Z,N/A\n".to_owned()] {
+        let csv = body.starts_with("ts");
+        let server = Server::start(move |_, _| ok(body.clone())).await;
+        let world = World::new();
+        let ask = async |words: &[&str], more: Value| {
+            let mut asked = request(&world);
+            asked.table.nulls = words.iter().map(|word| (*word).to_owned()).collect();
+            let mut with = json!({ "rows": { "csv": csv } });
+            with.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            source(&server.url, with)?.fetch(&within(&world), &asked).await
+        };
+        let answer = ask(&["-", "N/A"], json!({})).await.unwrap();
+        assert_eq!(answer.rows[0].column_by_name("value").unwrap().null_count(), 1);
+        let error = ask(&["N/A"], json!({ "nulls": "refuse" })).await.map(|answer| hours(&answer)).unwrap_err();
+        assert!(error.to_string().contains("a row without a value of `value`"), "{error}");
+        let error = ask(&[], json!({})).await.map(|answer| hours(&answer)).unwrap_err();
+        let hint = "`value`: N/A in row 1, which is no Float64; if it means that there is no value, add `columns: { value: { nulls: [\"N/A\"] } }` to the table";
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_fields_of_a_row_is_said_with_what_to_do() {
+    let time = "2024-03-04T05:00:00Z";
+    for (body, more, why) in [
+        (
+            json!([{ "ts": time, "value": 1.0, "unit": "C" }]).to_string(),
+            json!({}),
+            "a column `unit`, and table `readings` has no such column; it has sensor, ts, value; name the fields that are wanted under \
+             `columns` of the source",
+        ),
+        (json!([{ "ts": time, "v": 1.0 }]).to_string(), json!({ "columns": { "unit": "v" } }), "; correct `columns` of the source"),
+        (
+            json!([{ "ts": time, "value": 1.0 }, { "ts": "2024-03-04T06:00:00Z", "other": 1.0 }]).to_string(),
+            json!({}),
+            "rows of different columns: row 2 and the first differ in `other`",
+        ),
+        (
+            json!([{ "ts": time, "value": 1.0, "Sensor": "a" }]).to_string(),
+            json!({ "key": ["sensor"] }),
+            "a row without the field `sensor` (it has `Sensor`), a part of its key",
+        ),
+        (json!([{ "ts": time, "value": 1.0, "SENSOR": "b" }]).to_string(), json!({}), "a row of `b`, which was not asked for"),
+        (format!("[{{\"ts\":\"{time}\",\"value\":1.0,\"value\":2.0}}]"), json!({}), "the field `value` twice in one object"),
+    ] {
+        let answer = body.clone();
+        let server = Server::start(move |_, _| ok(answer.clone())).await;
+        let error = fetched(&server, more).await.map(|answer| hours(&answer)).unwrap_err();
+        assert!(error.full().contains(why), "{body}: {}", error.full());
+    }
+    let server = Server::start(move |_, _| ok(json!([{ "TS": time, "value": value("a", 5), "Sensor": "a" }]))).await;
+    assert_eq!(hours(&fetched(&server, json!({})).await.unwrap()), [5], "names of columns in another case");
+}
+
+#[tokio::test]
+async fn an_answer_that_says_of_another_key_that_there_is_nothing_proves_nothing() {
+    let with = json!({
+        "rows": { "at": "/results", "shared": { "sensor": "/about" } },
+        "answers": [{ "status": 200, "at": "/count", "equals": 0, "means": "absent" }],
+    });
+    for (about, is_ok) in [(json!("a"), true), (Value::Null, true), (json!("b"), false)] {
+        let body = json!({ "about": about, "count": 0 });
+        let server = Server::start(move |_, _| ok(body.clone())).await;
+        match fetched(&server, with.clone()).await {
+            Ok(answer) => assert!(is_ok && !answer.covered.is_empty(), "{about}"),
+            Err(error) => assert!(
+                !is_ok && error.full().contains("nothing about `b` (`sensor` under `shared`), which was not asked for"),
+                "{}",
+                error.full()
+            ),
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_columns_any_value_that_is_null_refuses_the_answer() {
     let server = Server::start(|_, _| ok(json!([{ "ts": "2024-03-04T05:00:00Z", "value": null }]))).await;
     assert_eq!(fetched(&server, json!({})).await.unwrap().rows[0].num_rows(), 1);

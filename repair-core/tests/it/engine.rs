@@ -544,7 +544,7 @@ fn a_map_repeats_what_failed_in_such_a_way_and_tolerates_the_rest() {
   all: { task: do, end: true }";
     let planned = |run: &mut Run| {
         assert_eq!(run.at(), "each");
-        run.record(Event::ItemsPlanned { step: "each".to_owned(), items: vec![json!("x"), json!("y"), json!("z")] });
+        run.record(Event::ItemsPlanned { step: "each".to_owned(), items: vec![json!("x"), json!("y"), json!("z")], unread: None });
     };
     let failed = |run: &mut Run, kind: ErrorKind| {
         run.record(Event::StepFailed { step: "each".to_owned(), error: error(kind), units: true });

@@ -12,6 +12,7 @@ use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
 use repair_core::lake::shape::{self, LeftOut};
 use repair_core::model::{OnBadRow, Table, Usage};
+use repair_core::text::name_twice;
 use repair_core::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -330,7 +331,7 @@ fn take_values(rows: &mut SampledRows, object: Map<String, Value>, within: &str,
                 rows.names.len() - 1
             }
         };
-        // Of a name that a record has twice, the last counts, as it does for the parser.
+        // A name that a record has twice is refused where it is read.
         rows.columns[at].resize(row, None);
         rows.columns[at].push(text);
     }
@@ -404,6 +405,11 @@ pub(super) fn rows(table: &Table, file: &DataFile, types: &Schema, judge: &mut J
             }
             continue;
         }
+        // The decoder would keep the last of two values, and say nothing.
+        chunk = without_names_twice(&schema, chunk, judge)?;
+        if chunk.lines.is_empty() {
+            continue;
+        }
         let batch = match decode(&mut decoder, &chunk.bytes) {
             Ok(Some(batch)) if batch.num_rows() == chunk.lines.len() => batch,
             _ => {
@@ -448,6 +454,31 @@ fn decode(decoder: &mut Decoder, bytes: &[u8]) -> Result<Option<RecordBatch>, Ar
         return Err(ArrowError::JsonError("more objects than lines".to_owned()));
     }
     decoder.flush()
+}
+
+/// The lines in which no object has a name twice, as far as it is read.
+fn without_names_twice(schema: &SchemaRef, chunk: Chunk, judge: &mut Judge<'_>) -> Result<Chunk> {
+    let is_read = |name: &str| schema.column_with_name(name).is_some();
+    let twice: Vec<Option<String>> = chunk.iter().map(|(_, bytes)| name_twice(bytes, is_read)).collect();
+    if twice.iter().all(Option::is_none) {
+        return Ok(chunk);
+    }
+    let mut good = Chunk::default();
+    for ((line, bytes), twice) in chunk.iter().zip(twice) {
+        match twice {
+            None => {
+                good.bytes.extend_from_slice(bytes);
+                good.lines.push((good.bytes.len(), line));
+            }
+            Some(name) => judge.reject(At::Line(line), None, || {
+                format!(
+                    "the line has the field `{}` twice, and which of them counts is not known; correct the line",
+                    text::shortened(&name)
+                )
+            })?,
+        }
+    }
+    Ok(good)
 }
 
 /// The lines that can be decoded on their own.

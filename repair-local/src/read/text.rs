@@ -307,8 +307,13 @@ fn whole(text: &str) -> Option<i64> {
 pub(super) fn float(text: &str) -> Option<f64> {
     match Short::of(text.as_bytes()) {
         Some(short) => Some(short.float()),
-        None => text.parse().ok(),
+        None => text.parse().ok().filter(|float| !is_beyond(*float, text)),
     }
+}
+
+/// Whether digits are more than the float has that they were parsed to, which would be infinite. Who means infinity writes the word.
+fn is_beyond(float: f64, text: &str) -> bool {
+    float.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// Whether a float would not keep all digits of a whole number in plain CSV.
@@ -325,7 +330,7 @@ pub(super) fn exact_float(text: &str) -> Option<f64> {
     match Short::of(text.as_bytes()) {
         Some(short) => Some(short.float()),
         None if is_rounded(text) => None,
-        None => text.parse().ok(),
+        None => text.parse().ok().filter(|float| !is_beyond(*float, text)),
     }
 }
 
@@ -487,6 +492,12 @@ fn not_a(text: &str, column: &str, kind: &DataType, csv: &Csv) -> String {
             format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
         }
         DataType::Int64 if is_number() => declare("number"),
+        DataType::Float64 if plain_number(text, csv).is_some_and(|number| number.parse().is_ok_and(|float| is_beyond(float, &number))) => {
+            return format!(
+                "`{shown}` in column `{column}` is larger than any number that a column can hold; correct the line, or declare the column, e.g. \
+                 `columns: {{ {column}: text }}`"
+            );
+        }
         DataType::Float64 if plain_number(text, csv).is_some_and(|number| is_rounded(&number)) => {
             return format!(
                 "`{shown}` in column `{column}` is a whole number, and among numbers with fractions it would lose digits; declare the column: \
@@ -527,6 +538,23 @@ mod tests {
 
     use super::super::records::{Dialect, Splitter};
     use super::*;
+
+    #[test]
+    fn digits_are_never_infinite() {
+        for text in ["1e400", "-1e999", "1.5E+400", "+2e309"] {
+            assert_eq!((float(text), exact_float(text)), (None, None), "{text}");
+            assert!(
+                not_a(text, "v", &DataType::Float64, &Csv::default()).contains("is larger than any number that a column can hold"),
+                "{text}"
+            );
+        }
+        let long = format!("1{}.5", "0".repeat(400));
+        assert_eq!((float(&long), exact_float(&long)), (None, None));
+        for text in ["inf", "-Infinity", "1e308", "1e-400"] {
+            assert!(float(text).is_some() && exact_float(text).is_some(), "{text}");
+        }
+        assert!(!fits("1e400", ColumnType::Number, &Csv::default()));
+    }
 
     #[test]
     fn codes_stay_text() {

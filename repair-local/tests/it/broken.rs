@@ -17,8 +17,8 @@ use arrow::array::{
 use arrow::datatypes::DataType;
 use proptest::prelude::*;
 use repair_core::engine::{Event, Journal};
-use repair_core::lake::{Lake, Layer, ReadLake};
-use repair_core::model::{BadRowLimit, Format, Key, OnBadRow, PartitionUnit, Table};
+use repair_core::lake::{Lake, Layer, ReadLake, ScanRequest};
+use repair_core::model::{BadRowLimit, ColumnRule, ColumnType, Format, Key, OnBadRow, PartitionUnit, Table};
 use repair_core::{Error, ErrorKind};
 use repair_local::{LocalLake, SqliteJournal};
 
@@ -62,6 +62,50 @@ async fn a_file_that_is_not_parquet_is_named() {
         let world = World::new();
         world.write("bars/bad.parquet", bytes);
         assert_invalid(&world, &table, "bars/bad.parquet", &words).await;
+    }
+}
+
+/// A field that a line has twice has no value that anybody can know.
+#[tokio::test]
+async fn a_field_that_a_line_has_twice_is_refused_where_it_is_read() {
+    let line = |minute: u8, more: &str| format!("{{\"symbol\":\"A\",\"ts\":\"2018-04-04T00:{minute:02}:00Z\",{more}}}\n");
+    for more in ["\"close\":1.5,\"close\":2.5", "\"close\":1.5,\"m\":{\"x\":1,\"x\":2}"] {
+        let world = World::new();
+        world.write("bars/a.jsonl", (line(0, "\"close\":1.5,\"m\":{\"x\":1}") + &line(1, more)).as_bytes());
+        let table = Table { format: Format::Jsonl, partition_by: Vec::new(), ..bars() };
+        let error = collect(world.lake.scan(&table, &all(Layer::Raw)).await.unwrap()).await.unwrap_err().full();
+        let name = if more.contains("close\":2") { "close" } else { "x" };
+        assert!(error.contains(&format!("line 2: the line has the field `{name}` twice")), "{error}");
+        // What is not read cannot be wrong.
+        let request = ScanRequest::new(Layer::Raw).with_columns(vec![if name == "x" { "close" } else { "m" }.to_owned()]);
+        assert_eq!(
+            collect(world.lake.scan(&table, &request).await.unwrap()).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(),
+            2
+        );
+        let lenient = table.with_bad_rows(OnBadRow::Quarantine(BadRowLimit::Rows(1)));
+        let rows = collect(world.lake.scan(&lenient, &all(Layer::Raw)).await.unwrap()).await.unwrap();
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    }
+}
+
+/// Numbers that no float holds are not infinite, in any format, and however they are written.
+#[tokio::test]
+async fn a_number_that_is_larger_than_any_is_refused() {
+    let line = |minute: u8, close: &str| format!("{{\"symbol\":\"A\",\"ts\":\"2018-04-04T00:{minute:02}:00Z\",\"close\":{close}}}\n");
+    let larger = "in column `close` is larger than any number that a column can hold";
+    for (format, file, text, why) in [
+        (Format::Csv, "bars/a.csv", "symbol,ts,close\nA,2018-04-04T00:00:00Z,1.5\nA,2018-04-04T00:01:00Z,1e400\n".to_owned(), larger),
+        (Format::Jsonl, "bars/a.jsonl", line(0, "1.5") + &line(1, "\"-1e400\""), larger),
+        (Format::Jsonl, "bars/a.jsonl", line(0, "1.5") + &line(1, "-1e400"), "number out of range"),
+    ] {
+        let world = World::new();
+        world.write(file, text.as_bytes());
+        let table = Table { format, partition_by: Vec::new(), ..bars() }.with_column("close", ColumnRule::of_type(ColumnType::Number));
+        let error = match world.lake.scan(&table, &all(Layer::Raw)).await {
+            Ok(scan) => collect(scan).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(error.full().contains("line ") && error.full().contains(why), "{}", error.full());
     }
 }
 

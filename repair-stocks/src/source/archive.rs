@@ -5,8 +5,8 @@
 //! day with a row to the end of the last. For a day that is not over yet, it vouches up to the last row, because the rest may still arrive.
 //! For a stock without any row, it vouches for nothing.
 //!
-//! An archive of which some rows are not used vouches for nothing: any missing row may be one of them. Rows are not used if they cannot be read, and are left out as `on_bad_row`
-//! of the table says, or if they lie in the folder of a time far from theirs.
+//! An archive with rows that cannot be read, and are left out as `on_bad_row` of the table says, vouches for nothing: any missing row may be one of them.
+//! Nor are rows used that lie in the folder of a time far from theirs. Where these could be rows, it does not vouch either.
 //!
 //! A day within that span that the archive lost looks like a day on which the stock did not trade. If all stocks miss the day, the
 //! `quiet_spell` of the repair step keeps such a silence from being believed.
@@ -24,11 +24,13 @@ use repair_core::lake::shape::KeyTime;
 use repair_core::lake::{Lake, Layer, ScanRequest, rollup, shape};
 use repair_core::model::{Csv, Format, Interval, Key, Partition, PartitionUnit, Rows, SlotGrid, Table, TimeReading};
 use repair_core::model::{day_start, utc_date};
-use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext};
+use repair_core::plugin::{Answer, Covered, Limits, Registry, Request, Source, StepContext, strays};
 use repair_core::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
+
+use super::astray::{self, Astray};
 
 /// How many keys an archive may have. The span of each is kept in memory, at about 200 bytes, and more is surely not an archive of series.
 const MOST_KEYS: usize = 1_000_000;
@@ -97,8 +99,21 @@ struct Known {
     /// The archive as a table, read in the way that fits its files.
     archive: Table,
     spans: Spans,
-    /// Why it vouches for nothing, in words; `None` if all of its rows are used.
+    /// Why it does not vouch for everything, in words; `None` if all of its rows are used.
     doubt: Option<String>,
+    /// Where it does not, if that is not everywhere.
+    astray: Option<Astray>,
+}
+
+impl Known {
+    /// The parts of an interval for which it vouches.
+    fn vouched(&self, key: &Key, interval: Interval) -> Vec<Interval> {
+        match (&self.doubt, &self.astray) {
+            (None, _) => vec![interval],
+            (Some(_), Some(astray)) => astray.without(key, interval),
+            (Some(_), None) => Vec::new(),
+        }
+    }
 }
 
 impl Archive {
@@ -195,8 +210,16 @@ impl Archive {
         };
         let of = format!("the archive {}", archive.location);
         let (doubt, _) = context.doubt(&archive, &of).await.map_err(|error| of_the_archive(&archive, error))?;
-        let doubt = doubt.map(|doubt| format!("{doubt}, so it does not say that anything is absent"));
-        let of_archive = Arc::new(Known { archive, spans, doubt });
+        let astray = match &doubt {
+            Some(_) => astray(context, &archive).await.map_err(|error| of_the_archive(&archive, error))?,
+            None => None,
+        };
+        let nothing = match &astray {
+            Some(_) => "anything is absent at their times or in those of their folders",
+            None => "anything is absent",
+        };
+        let doubt = doubt.map(|doubt| format!("{doubt}, so it does not say that {nothing}"));
+        let of_archive = Arc::new(Known { archive, spans, doubt, astray });
         known.insert(like.clone(), of_archive.clone());
         Ok(of_archive)
     }
@@ -292,6 +315,16 @@ fn of_the_archive(archive: &Table, error: Error) -> Error {
     )
 }
 
+/// What the rows that are not used could be; `None` if they could be anything, as those that cannot be read.
+async fn astray(context: &StepContext, archive: &Table) -> Result<Option<Astray>> {
+    let (left_out, _) = context.left_out(archive).await?;
+    if left_out.rows() > 0 {
+        return Ok(None);
+    }
+    let (strays, _) = strays(context.lake.as_ref(), archive).await?;
+    astray::of(context.lake.as_ref(), archive, &strays).await
+}
+
 /// Reads the keys and times of an archive.
 async fn look(lake: &dyn Lake, archive: &Table) -> Result<Spans> {
     let grid = grid(archive)?;
@@ -325,7 +358,7 @@ fn add(spans: &mut Spans, archive: &Table, grid: SlotGrid, batch: &RecordBatch) 
     Ok(())
 }
 
-fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
+pub(super) fn times<'a>(table: &Table, batch: &'a RecordBatch) -> Result<&'a TimestampMicrosecondArray> {
     let column = rollup::column(batch, &table.time)?;
     column.as_any().downcast_ref().ok_or_else(|| Error::invalid(format!("the time column `{}` does not hold microseconds", table.time)))
 }
@@ -367,8 +400,11 @@ impl Source for Archive {
         }
         let covered: Vec<Covered> = known
             .iter()
-            .filter(|_| of_archive.doubt.is_none())
-            .filter_map(|(key, span)| Some(Covered { key: (*key).clone(), interval: span.intersection(&request.interval)? }))
+            .filter_map(|(key, span)| Some((*key, span.intersection(&request.interval)?)))
+            .flat_map(|(key, interval)| {
+                let vouched = of_archive.vouched(key, interval).into_iter();
+                vouched.map(|interval| Covered { key: key.clone(), interval })
+            })
             .collect();
         let said = match known.first() {
             Some((_, span)) if archive.rows == Rows::Unique => format!("the archive {}, which holds rows from {span}", archive.location),

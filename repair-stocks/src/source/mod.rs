@@ -6,6 +6,7 @@
 #[cfg(feature = "http")]
 pub mod alpaca;
 pub mod archive;
+mod astray;
 #[cfg(feature = "http")]
 pub mod massive;
 #[cfg(feature = "http")]

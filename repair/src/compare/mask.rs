@@ -20,6 +20,10 @@ pub const RUNS: (u64, u64) = (5, 60);
 
 const DAY_S: i64 = 86_400;
 
+/// So many days before and after a run like a gap, no other run of its key is hidden at the same time of day: strategies copy from the days before and
+/// after, and from those a week away.
+pub const APART_DAYS: i64 = 7;
+
 /// How hidden slots lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -255,13 +259,17 @@ pub struct Unlike {
     pub longest: u64,
 }
 
+/// After so many turns in which no gap has found a place, there is none.
+const MOST_IN_VAIN: usize = 8;
+
 /// How many places are tried for gaps that are at the same time. The table may hold no stretch without holes as long as they are.
 const MOST_TRIES: u64 = 256;
 
 /// Chooses runs like real gaps: each as long as one of them, of the same key, and a whole number of days away. Gaps that are mostly at the same time
 /// move together, so that what is missing for one key is also missing for the others. They are drawn, all once before one is drawn again, until the
 /// share is reached; so it may be more than the share. Of a key at most half is hidden. Of a run, slots that are not there are not hidden; it is
-/// placed where most of it is there. If no gap is like a stretch that is there, nothing is hidden.
+/// placed where most of it is there. Two runs of one key are never at the same time of day and at most [`APART_DAYS`] apart, so what is hidden may be less
+/// than the share, too. If no gap is like a stretch that is there, nothing is hidden.
 ///
 /// # Errors
 /// `invalid` if nothing is there, or if more than [`MOST_HIDDEN`] would be hidden.
@@ -278,6 +286,7 @@ pub fn like_gaps(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, gaps: &GapList,
     let mut choice = Choice::new(grid, there, seed);
     let mut unlike = Unlike::default();
     let mut placed: BTreeSet<usize> = BTreeSet::new();
+    let mut in_vain = 0;
     for round in 0..wanted {
         let before = choice.count;
         let mut order: Vec<(u64, usize)> = Vec::with_capacity(clusters.len());
@@ -302,14 +311,20 @@ pub fn like_gaps(grid: SlotGrid, there: &BTreeMap<Key, SlotSet>, gaps: &GapList,
         turn.sort_unstable_by_key(|(length, index)| (std::cmp::Reverse(*length), *index));
         for (_, index) in turn {
             let Some(cluster) = clusters.get(index) else { continue };
-            if choice.place(cluster, round) {
-                placed.insert(index);
-            } else if !placed.contains(&index) && round == 0 {
-                unlike.gaps += cluster.len() as u64;
-                unlike.longest = unlike.longest.max(cluster.iter().map(|(_, gap)| gap.len()).max().unwrap_or(0));
+            match choice.place(cluster, round) {
+                Placed::Hidden => {
+                    placed.insert(index);
+                }
+                Placed::Nowhere if !placed.contains(&index) && round == 0 => {
+                    unlike.gaps += cluster.len() as u64;
+                    unlike.longest = unlike.longest.max(cluster.iter().map(|(_, gap)| gap.len()).max().unwrap_or(0));
+                }
+                Placed::Nowhere | Placed::TooNear => {}
             }
         }
-        if choice.count >= wanted || choice.count == before {
+        // What has no place this time may leave one to others.
+        in_vain = if choice.count == before { in_vain + 1 } else { 0 };
+        if choice.count >= wanted || in_vain >= MOST_IN_VAIN {
             break;
         }
     }
@@ -345,6 +360,25 @@ fn at_the_same_time(gaps: &GapList) -> Vec<Vec<(Key, SlotRange)>> {
     clusters
 }
 
+/// What became of runs like gaps that are at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    /// They are hidden.
+    Hidden,
+    /// The table holds stretches like them, each too near to what is hidden.
+    TooNear,
+    /// It holds none.
+    Nowhere,
+}
+
+/// Why a run cannot be hidden in a place, or how many of its slots are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Free(u64),
+    TooNear(u64),
+    Taken,
+}
+
 struct Choice<'a> {
     grid: SlotGrid,
     there: &'a BTreeMap<Key, SlotSet>,
@@ -370,23 +404,39 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Hides runs like gaps that are at the same time, moved by one number of days; `false` if there is no place where most of them are there.
-    fn place(&mut self, cluster: &[(Key, SlotRange)], round: usize) -> bool {
-        let Some(((key, first), range)) = cluster.first().zip(self.there.values().next().map(SlotSet::range)) else { return false };
+    /// Hides runs like gaps that are at the same time, moved by one number of days, to where most of them are there.
+    fn place(&mut self, cluster: &[(Key, SlotRange)], round: usize) -> Placed {
+        let Some(((key, first), range)) = cluster.first().zip(self.there.values().next().map(SlotSet::range)) else {
+            return Placed::Nowhere;
+        };
         let hull = cluster.iter().fold(*first, |hull, (_, gap)| SlotRange::new(hull.first.min(gap.first), hull.end.max(gap.end)));
         let second = |slot: i64| self.grid.start_of(slot).as_second();
         // Slots of a day or longer have no time of day.
         let step_s = DAY_S.max(i64::from(self.grid.cadence_at(first.first).seconds()));
         let (back, on) = ((second(hull.first) - second(range.first)) / step_s, (second(range.end) - second(hull.end)) / step_s);
-        let Ok(places) = u64::try_from(back.saturating_add(on).saturating_add(1)) else { return false };
+        let Ok(places) = u64::try_from(back.saturating_add(on).saturating_add(1)) else { return Placed::Nowhere };
         let draws = Draws::new(self.seed ^ first.first.unsigned_abs(), "place", key);
         let slots: u64 = cluster.iter().map(|(_, gap)| gap.len()).sum();
         let mut best: Option<(u64, i64)> = None;
+        let mut failed = Placed::Nowhere;
         for attempt in 0..MOST_TRIES.min(places.saturating_mul(4)) {
             let number = i64::try_from(round as u64 * MOST_TRIES + attempt).unwrap_or(i64::MAX);
             let days = i64::try_from(draws.number(number) % places).unwrap_or(0) - back;
-            let found: Option<u64> = cluster.iter().map(|(key, gap)| self.free(key, self.moved(*gap, days * step_s))).sum();
-            let Some(found) = found.filter(|found| 2 * found >= slots) else { continue };
+            let (mut found, mut is_near, mut is_taken) = (0, false, false);
+            for (key, gap) in cluster {
+                match self.free(key, self.moved(*gap, days * step_s)) {
+                    Place::Free(there) => found += there,
+                    Place::TooNear(there) => (found, is_near) = (found + there, true),
+                    Place::Taken => is_taken = true,
+                }
+            }
+            if is_taken || 2 * found < slots {
+                continue;
+            }
+            if is_near {
+                failed = Placed::TooNear;
+                continue;
+            }
             if best.is_none_or(|(most, _)| found > most) {
                 best = Some((found, days));
             }
@@ -394,12 +444,12 @@ impl<'a> Choice<'a> {
                 break;
             }
         }
-        let Some((_, days)) = best else { return false };
+        let Some((_, days)) = best else { return failed };
         for (key, gap) in cluster {
             let moved = self.moved(*gap, days * step_s);
             (moved.first..moved.end).for_each(|slot| self.hide(key, slot));
         }
-        true
+        Placed::Hidden
     }
 
     /// A gap as many seconds later.
@@ -408,20 +458,29 @@ impl<'a> Choice<'a> {
         SlotRange::new(first, first.saturating_add(i64::try_from(gap.len()).unwrap_or(i64::MAX)))
     }
 
-    /// How many slots of a run are there; `None` if the run would touch another, or if more than half of the key would be hidden.
-    fn free(&self, key: &Key, run: SlotRange) -> Option<u64> {
-        let there = self.there.get(key)?;
+    /// How many slots of a run are there, unless it would touch another run, or more than half of the key would be hidden; and whether another run is at
+    /// the same time of day on a day near it.
+    fn free(&self, key: &Key, run: SlotRange) -> Place {
+        let Some(there) = self.there.get(key) else { return Place::Taken };
         let range = there.range();
         if run.first < range.first || run.end > range.end {
-            return None;
-        }
-        let beside = SlotRange::new((run.first - 1).max(range.first), (run.end + 1).min(range.end));
-        if self.hidden.get(key).is_some_and(|hidden| hidden.count_in(beside) > 0) {
-            return None;
+            return Place::Taken;
         }
         let found = there.count_in(run);
         let (all, hidden) = self.counts.get(key).copied().unwrap_or_default();
-        (2 * (hidden + found) <= all).then_some(found)
+        if 2 * (hidden + found) > all {
+            return Place::Taken;
+        }
+        let Some(hidden) = self.hidden.get(key) else { return Place::Free(found) };
+        let is_hidden_in = |run: SlotRange| {
+            let within = SlotRange::new(run.first.max(range.first), run.end.min(range.end));
+            !within.is_empty() && hidden.count_in(within) > 0
+        };
+        if is_hidden_in(SlotRange::new(run.first - 1, run.end + 1)) {
+            return Place::Taken;
+        }
+        let is_near = |days: i64| is_hidden_in(self.moved(run, days * DAY_S)) || is_hidden_in(self.moved(run, -days * DAY_S));
+        if (1..=APART_DAYS).any(is_near) { Place::TooNear(found) } else { Place::Free(found) }
     }
 
     /// The slots with the lowest draws, in that order.
@@ -585,6 +644,10 @@ mod tests {
             prop_assert_eq!(&like_gaps(grid(), &there, &real, "0.1%".parse().unwrap(), seed).unwrap().0, &mask);
             prop_assert!(mask.len() >= 14, "a thousandth of what is there");
             for (key, run) in mask.gaps().iter() {
+                // Runs are never longer than a week here, so what is near on a day is another run.
+                let other = |slot: &i64| mask.contains(key, *slot) && !(run.first..run.end).contains(slot);
+                let near = |slot: i64| (1..=APART_DAYS).flat_map(|days| [slot - 24 * days, slot + 24 * days]).find(other);
+                prop_assert_eq!((run.first..run.end).find_map(near), None, "{} {:?} is beside another in {:?}", key, run, mask);
                 let is_like = |(of, gap): (&Key, SlotRange)| of == key && gap.len() == run.len() && (gap.first - run.first) % 24 == 0;
                 prop_assert!(real.iter().any(is_like), "{key} {run:?} {real:?}");
                 prop_assert!((run.first..run.end).all(|slot| there[key].contains(slot)));
@@ -610,6 +673,26 @@ mod tests {
         let none = gaps(&[("c", 0, 1_300)]);
         let (mask, unlike) = like_gaps(grid(), &there, &none, "2%".parse().unwrap(), 3).unwrap();
         assert_eq!((mask.len(), unlike), (0, Unlike { gaps: 1, longest: 1_300 }));
+    }
+
+    /// What a strategy copies from the day before, or from a week before, is not hidden as well, and a gap for which no place is left is not unlike the table.
+    #[test]
+    fn runs_of_one_round_are_not_at_the_same_time_on_days_near_each_other() {
+        let range = SlotRange::new(0, 24 * 12);
+        let mut whole = SlotSet::new(grid().cadence(), range);
+        whole.insert_range(range);
+        let there = BTreeMap::from([(Key::from("a"), whole)]);
+        let real = gaps(&[("a", 8, 11), ("a", 33, 35), ("a", 62, 64)]);
+        for seed in 0..200 {
+            let (mask, unlike) = like_gaps(grid(), &there, &real, "10%".parse().unwrap(), seed).unwrap();
+            assert_eq!(unlike, Unlike::default(), "{seed}");
+            let of_day: Vec<(i64, i64)> = mask.keys().flat_map(|(_, slots)| slots.iter().map(|slot| (slot % 24, slot / 24))).collect();
+            assert!(of_day.len() >= 3, "{seed} {mask:?}");
+            for (hour, day) in &of_day {
+                let near = of_day.iter().find(|(other, at)| other == hour && at != day && (at - day).abs() <= APART_DAYS);
+                assert_eq!(near, None, "{seed} {mask:?}");
+            }
+        }
     }
 
     const PATTERNS: [Pattern; 4] = [Pattern::Random, Pattern::Runs, Pattern::WholeDay, Pattern::OneKey];

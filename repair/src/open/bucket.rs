@@ -81,6 +81,11 @@ mod with_aws {
             &self.location
         }
 
+        /// Whether only its location is known, and not which database has its tables.
+        pub(crate) fn is_bare(&self) -> bool {
+            self.config.is_none()
+        }
+
         /// What a later process needs to know to continue.
         pub(crate) fn with(&self) -> Value {
             self.config.as_ref().and_then(|config| serde_json::to_value(config).ok()).unwrap_or_default()
@@ -190,6 +195,11 @@ mod without_aws {
 
         /// Where it is.
         pub(crate) fn location(&self) -> &str {
+            match self.0 {}
+        }
+
+        /// Whether only its location is known.
+        pub(crate) fn is_bare(&self) -> bool {
             match self.0 {}
         }
 

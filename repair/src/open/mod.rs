@@ -50,6 +50,9 @@ pub fn registry() -> Registry {
     registry
 }
 
+/// So many of the latest runs are asked which database has the tables of a lake.
+const MOST_RUNS_ASKED: usize = 16;
+
 /// How deep runs are within runs, at most.
 const MOST_RUNS_WITHIN: usize = 64;
 
@@ -460,6 +463,16 @@ impl OpenLake {
         Ok(Self { root: Root::at(lake.as_ref())?, around: Around::new() })
     }
 
+    /// The lake that a workflow works on, as [`Opening`] chooses it: that of the profile which is asked for, or is `local`, or the only one, and the lake that
+    /// is named in its place. The file may also be one that workflows include, which has no profiles. Parameters need no values.
+    ///
+    /// # Errors
+    /// `invalid` if the workflow has mistakes, or does not have the profile.
+    pub fn of_workflow(file: impl AsRef<Path>, profile: Option<&str>, lake: Option<&Path>) -> Result<Self> {
+        let around = Around::new();
+        Ok(Self { root: Root::of_file(file.as_ref(), &around.registry, profile, lake)?, around })
+    }
+
     /// A lake and a journal of your own.
     pub fn of(lake: Arc<dyn Lake>, journal: Arc<dyn Journal>) -> Self {
         Self { root: Root::Given { lake, journal }, around: Around::new() }
@@ -497,8 +510,21 @@ impl OpenLake {
         self.root.journal_to_read().await
     }
 
-    /// The lake itself, as a run had it; without one, as the profile says.
+    /// The lake itself, as a run had it; without one, as the profile says, or if there is none that says it, as the latest run had it.
     pub(crate) async fn lake_of(&self, run: Option<(&dyn Journal, &str)>) -> Result<Arc<dyn Lake>> {
+        if run.is_none()
+            && matches!(&self.root, Root::Bucket(bucket) if bucket.is_bare())
+            && let Ok(journal) = self.journal().await
+        {
+            let mut heads = journal.runs().await?;
+            heads.sort_by_key(|head| head.first.at);
+            for head in heads.iter().rev().take(MOST_RUNS_ASKED) {
+                // One whose history is damaged says nothing.
+                if let Ok(lake) = self.root.open(Some((journal.as_ref(), &head.run))).await {
+                    return Ok(lake);
+                }
+            }
+        }
         self.root.open(run).await
     }
 

@@ -11,7 +11,8 @@ use super::folder;
 use crate::notify::At;
 use repair_core::engine::Journal;
 use repair_core::lake::Lake;
-use repair_core::workflow::{Variables, Workflow};
+use repair_core::plugin::Registry;
+use repair_core::workflow::{Document, Variables, Workflow};
 use repair_core::{Error, Hint, Result};
 
 /// Where a lake is when nothing says otherwise.
@@ -38,10 +39,48 @@ pub(crate) enum Root {
     },
 }
 
+/// Whether a place is one in S3, and no folder.
+fn is_in_s3(lake: &Path) -> bool {
+    lake.to_str().is_some_and(|path| path.starts_with("s3://"))
+}
+
 impl Root {
+    /// The place that a workflow in a file names, whatever values its parameters get.
+    ///
+    /// # Errors
+    /// `invalid` if the file cannot be read, or where the lake is depends on a parameter.
+    pub(super) fn of_file(file: &Path, registry: &Registry, profile: Option<&str>, lake: Option<&Path>) -> Result<Self> {
+        match (lake, profile, Document::load(file, registry, None)?) {
+            // What a folder is needs no profile.
+            (Some(lake), None, _) if !is_in_s3(lake) => Self::at(lake),
+            (_, _, Document::Workflow(workflow)) => {
+                let places = workflow.bind_with_examples(&BTreeMap::new())?;
+                let places = places.iter().map(|params| Place::of(&workflow, profile, lake, params)).collect::<Result<Vec<_>>>()?;
+                let is_one = places.windows(2).all(|pair| matches!(pair, [one, other] if one.root.is_at(&other.root)));
+                places.into_iter().next().filter(|_| is_one).map(|place| place.root).ok_or_else(|| {
+                    Error::invalid("where the lake of the profile is depends on a parameter of the workflow, so it must be named")
+                        .hint(Hint::OtherLake)
+                })
+            }
+            (_, Some(profile), _) => {
+                Err(Error::invalid(format!("{} is a file that workflows include, which has no profile `{profile}`", file.display())))
+            }
+            (lake, None, _) => Self::at(lake.unwrap_or(Path::new(DEFAULT_LAKE))),
+        }
+    }
+
+    /// Whether another is the same place.
+    fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Folder { path, .. }, Self::Folder { path: other, .. }) => path == other,
+            (Self::Bucket(bucket), Self::Bucket(other)) => (bucket.location(), bucket.with()) == (other.location(), other.with()),
+            _ => false,
+        }
+    }
+
     /// The lake at a path, or at `s3://…`.
     pub(super) fn at(lake: &Path) -> Result<Self> {
-        Ok(match lake.to_str().filter(|path| path.starts_with("s3://")) {
+        Ok(match lake.to_str().filter(|_| is_in_s3(lake)) {
             Some(location) => Self::Bucket(Bucket::at(location)?),
             None => Self::Folder { path: lake.to_owned(), profile: None },
         })
@@ -115,12 +154,18 @@ impl Place {
         Self { profile, root: Root::Given { lake, journal } }
     }
 
-    /// The place that a profile names: the profile asked for, or `local`, or the only one.
+    /// The place that a profile names: the profile asked for, or `local`, or the only one. If a lake in S3 is named and no profile, the only one that says
+    /// which database has its tables.
     pub(super) fn of(workflow: &Workflow, profile: Option<&str>, lake: Option<&Path>, params: &BTreeMap<String, Value>) -> Result<Self> {
         let known = || workflow.profiles.keys().cloned().collect::<Vec<_>>();
         let only = || if workflow.profiles.len() == 1 { workflow.profiles.keys().next().map(String::as_str) } else { None };
         let local = || workflow.profiles.contains_key("local").then_some("local");
-        let Some(name) = profile.or_else(local).or_else(only) else {
+        let fitting = || {
+            lake.filter(|lake| is_in_s3(lake))?;
+            let mut fitting = workflow.profiles.iter().filter(|(_, profile)| profile.lake == "athena").map(|(name, _)| name.as_str());
+            fitting.next().filter(|_| fitting.next().is_none())
+        };
+        let Some(name) = profile.or_else(fitting).or_else(local).or_else(only) else {
             if workflow.profiles.is_empty() {
                 return Ok(Self { profile: None, root: Root::at(lake.unwrap_or(Path::new(DEFAULT_LAKE)))? });
             }

@@ -123,3 +123,22 @@ async fn a_query_that_cannot_be_is_refused_before_the_run_with_its_place() {
         report.reason
     );
 }
+
+/// That rows were left out of the list is an exception of the step, however often it is continued.
+#[tokio::test]
+async fn rows_that_a_list_does_not_see_are_still_said_after_a_redrive() {
+    let world = world(
+        "  some: { location: some, format: csv, time: ts, cadence: 1h, on_bad_row: { quarantine: 60% } }\nstart: each\nsteps:\n  each:\n    map: { over: { rows: \"SELECT v FROM \
+         some\" } }\n    start: one\n    steps: { one: { task: sql, with: { query: \"SELECT 1 / CAST(value AS bigint) AS one FROM readings\" }, end: true } }\n    end: true\n",
+    );
+    std::fs::create_dir_all(world.path().join("lake/some")).unwrap();
+    std::fs::write(world.path().join("lake/some/0.csv"), "ts,v\n2024-03-04T00:00:00Z,1\nnever,2\n").unwrap();
+    let repair = open(&world).await.unwrap();
+    let report = repair.run().await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert_eq!(report.outcome, Some(Outcome::Failed), "a value is zero: {:?}", report.problems);
+    std::fs::write(world.path().join("lake/readings/0.csv"), "sensor,ts,value\na,2024-03-04T00:00:00Z,1\n").unwrap();
+    let report = repair.lake().redrive(&report.run).await.unwrap_or_else(|error| panic!("{}", error.full()));
+    assert_eq!(report.outcome, Some(Outcome::SucceededWithExceptions), "{:?}", report.problems);
+    let said = "each: 1 row of table `some`, which the query reads, cannot be read and was left out";
+    assert!(report.problems.iter().any(|problem| problem.starts_with(said)), "{:?}", report.problems);
+}

@@ -792,6 +792,34 @@ fn what_lies_in_the_folder_of_another_day_is_not_absent() {
     }
 }
 
+/// A row in the folder of another day leaves open what it could be: its key at its time, and whatever its folder is about. Of all else, an archive says as
+/// well as ever that it is absent.
+#[test]
+fn one_row_in_the_folder_of_another_day_does_not_keep_all_absences_from_being_known() {
+    let lacking = [(4, 6), (6, 6), (11, 6), (6, 9)];
+    let rows = |key: &str, days: std::ops::Range<u32>, lacking: &[(u32, u32)]| -> String {
+        let all = days.flat_map(|day| (0..24).map(move |hour| (day, hour))).filter(|slot| !lacking.contains(slot));
+        all.map(|(day, hour)| format!("{key},2024-03-{day:02}T{hour:02}:00:00Z,{hour}\n")).collect()
+    };
+    let world = World::new();
+    world.write("t/a.csv", format!("k,ts,v\n{}{}", rows("a", 3..12, &lacking), rows("b", 3..12, &lacking)));
+    for day in 3..12 {
+        let of_day = |key| rows(key, day..day + 1, &lacking[..3]);
+        world.write(&format!("old/date=2024-03-{day:02}/a.csv"), format!("k,ts,v\n{}{}", of_day("a"), of_day("b")));
+    }
+    world.write("old/date=2024-03-11/b.csv", "k,ts,v\na,2024-03-04T06:00:00Z,6\n");
+    let table = "format: csv, key: [k], time: ts, cadence: 1h";
+    let steps = "  look: { detect: gaps, with: { table: t, keys: [a, b], from: 2024-03-03, to: 2024-03-11 }, next: fill }\n  fill: { repair: backfill, of: look, with: { source: s }, next: \
+                 check }\n  check: { verify: look, end: true }";
+    let archive = "stocks.archive, with: { location: old, format: csv, partition_by: [{ date: day }] }";
+    let report = world.run(&format!("{table} }}\nsources:\n  s: {{ source: {archive}"), steps);
+    let counts = output(&report, "check");
+    let count = |name: &str| counts[name].as_u64().unwrap_or_default();
+    // Repaired is the slot of both that the archive has. Absent are those of the 6th, and that of `b` on the 4th.
+    assert_eq!((count("repaired"), count("absent"), count("missing")), (2, 3, 3), "{report:?}");
+    assert!(report.problems.iter().any(|problem| problem.contains("at their times or in those of their folders")), "{:?}", report.problems);
+}
+
 /// Rows that cannot be read are reported by every step whose query does not see them, and beside the rows of a query and an export.
 #[test]
 fn queries_say_which_rows_they_do_not_see() {

@@ -668,3 +668,112 @@ pub async fn floats_as_keys(world: &World) {
         assert!(error.message().contains("a number that is not whole (column `meter` holds floats"), "{error}");
     }
 }
+
+/// Numbers that no float holds are no infinity, and a plus is a sign as a minus is.
+pub async fn numbers_at_their_limits(world: &World) {
+    declare_csv(world, "limits", "ts string, v string, price string", HEADER).await;
+    let csv = "ts,v,price\n2024-03-04T00:00:00Z,+1.5e3,+5.25\n2024-03-04T01:00:00Z,inf,-5\n";
+    world.put("lake/limits/a.csv", csv);
+    let table = Table::new("limits", Format::Csv, "ts")
+        .with_cadence(Cadence::HOUR)
+        .with_column("v", ColumnRule::of_type(ColumnType::Number))
+        .with_column("price", ColumnRule::of_type(ColumnType::Decimal(10, 2)));
+    assert_eq!(rows(world, &table, Layer::Raw).await, ["2024-03-04T00:00:00Z|1500.0|5.25", "2024-03-04T01:00:00Z|inf|-5.00"]);
+    world
+        .define(&format!(
+            "CREATE EXTERNAL TABLE `{DATABASE}`.`limits2` (ts string, v double) ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe' LOCATION \
+             's3://{BUCKET}/lake/limits2/'"
+        ))
+        .await;
+    let json = "{\"ts\":\"2024-03-04T00:00:00Z\",\"v\":1.5}\n{\"ts\":\"2024-03-04T01:00:00Z\"}\n";
+    world.put("lake/limits2/a.jsonl", json);
+    let lines = Table::new("limits2", Format::Jsonl, "ts").with_cadence(Cadence::HOUR);
+    assert_eq!(rows(world, &lines, Layer::Raw).await, ["2024-03-04T00:00:00Z|1.5", "2024-03-04T01:00:00Z|"]);
+    world.put("lake/limits/a.csv", csv.replace("inf", "1e400"));
+    world.put("lake/limits2/a.jsonl", json.replace("1.5", "-1e400"));
+    let declared = lines.clone().with_column("v", ColumnRule::of_type(ColumnType::Number));
+    for table in [&table, &lines, &declared] {
+        let error = match world.lake.scan(table, &ScanRequest::new(Layer::Raw)).await {
+            Ok(scan) => scan.try_collect::<Vec<_>>().await.unwrap_err(),
+            Err(error) => error,
+        };
+        let is_named = error.message().starts_with("1 row of table `limits") && error.message().contains("column `v`");
+        // Some readers of JSON refuse it themselves.
+        let is_refused = table.format == Format::Jsonl && error.message().contains("HIVE_BAD_DATA");
+        assert!(is_named || is_refused, "{error}");
+    }
+}
+
+/// What a person's SQL sees of declared types, words for no value and times: in the table and in the repaired view, on both of which it is refused
+/// what cannot be read.
+pub async fn declared_types_in_sql(world: &World) {
+    declare_csv(world, "dial", "k string, ts string, v string, note string", HEADER).await;
+    world.put("lake/dial/a.csv", "k,ts,v,note\na,2024-03-04T00:00:00Z,9,\na,2024-03-04T01:00:00Z,10,-\na,2024-03-04T02:00:00Z,-,dry\n");
+    let table = Table::new("dial", Format::Csv, "ts")
+        .with_key(["k"])
+        .with_cadence(Cadence::HOUR)
+        .with_nulls(["-"])
+        .with_column("v", ColumnRule::of_type(ColumnType::Integer));
+    let tables = std::slice::from_ref(&table);
+    let ask = async |sql: &str| {
+        let asked = world.reopened();
+        let rows = asked.query(&repair_core::lake::Query::new(tables, sql)).await?.try_collect::<Vec<RecordBatch>>().await?;
+        Ok::<_, repair_core::Error>(texts(&rows))
+    };
+    let refused = async |sql: &str| {
+        let error = ask(sql).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        error.message().to_owned()
+    };
+    // As text, 9 is more than 10.
+    let sum = "SELECT max(v), count(v), count(note), count(*) FROM DIAL WHERE ts >= TIMESTAMP '2024-03-04 00:00:00'";
+    assert_eq!(ask(sum).await.unwrap(), ["10|2|1|3"]);
+    assert_eq!(ask("WITH low AS (SELECT * FROM \"dial\" WHERE v < 10) SELECT count(*) FROM low").await.unwrap(), ["1"]);
+    assert!(refused(&format!("SELECT v FROM {DATABASE}.dial")).await.contains("write `dial` alone"));
+    assert!(refused("WITH dial AS (SELECT 1 AS x) SELECT * FROM dial").await.contains("give it another name"));
+
+    let time = Arc::new(TimestampMicrosecondArray::from(vec![at("2024-03-04T03:00:00Z").as_microsecond()]).with_timezone("UTC"));
+    let filled: Vec<(&str, ArrayRef)> =
+        vec![("k", Arc::new(StringArray::from(vec!["a"]))), ("ts", time), ("v", Arc::new(Int64Array::from(vec![12])))];
+    let fix = Fix { rows: vec![RecordBatch::try_from_iter(filled).unwrap()], source: "s".to_owned(), ..Fix::default() };
+    let scope = StageScope { run: "dial", step: "fill", visit: 1, table: &table };
+    world.lake.stage(&scope, &StageRequest::new("unit", "backfill", at("2024-04-01T00:00:00Z"), &fix)).await.unwrap();
+    world.lake.publish(&scope, 0, &["unit".to_owned()]).await.unwrap();
+    assert_eq!(ask("SELECT max(v), count(v), count(*) FROM dial_repaired").await.unwrap(), ["12|3|4"]);
+
+    // A value that is not of its type is refused where it is asked for, and no other column is.
+    world.put("lake/dial/b.csv", "k,ts,v,note\na,2024-03-04T04:00:00Z,1 2>>',bad\na,2024-03-04T05:00:00Z,7,good\n");
+    for name in ["dial", "dial_repaired"] {
+        assert!(
+            ask(&format!("SELECT k, note FROM {name} WHERE ts > TIMESTAMP '2024-03-04 03:30:00' ORDER BY ts")).await.unwrap()
+                == ["a|bad", "a|good"]
+        );
+        for what in ["max(v)", "count(*) FILTER (WHERE v > 100)", "CAST(sum(v) AS varchar)"] {
+            let said = refused(&format!("SELECT {what} FROM {name}")).await;
+            let value = "column `v` of table `dial` has the value `1 2>>'`, which cannot be read as the table declares it (s3://";
+            assert!(said.starts_with(value) && said.contains("/lake/dial/b.csv); correct the file"), "{said}");
+        }
+    }
+    // A row without a time is in no condition on times, and in none that it can be left out of.
+    world.put("lake/dial/b.csv", "k,ts,v,note\na,4 March,11,\n");
+    for name in ["dial", "dial_repaired"] {
+        for what in ["max(v)", "count(*)"] {
+            for within in ["", " WHERE ts >= TIMESTAMP '2024-03-04 01:00:00'"] {
+                let said = refused(&format!("SELECT {what} FROM {name}{within}")).await;
+                let value = "there is no value in column `ts` of table `dial` that can be read as the table declares it (s3://";
+                assert!(said.starts_with(value), "{name} {what} {within}: {said}");
+            }
+        }
+    }
+    // Where such rows are left out, they are not there.
+    world.put("lake/dial/c.csv", "k,ts,v,note\na,2024-03-04T06:00:00Z,x,\n");
+    let lenient = table.clone().with_bad_rows(OnBadRow::Quarantine("5".parse().unwrap()));
+    let sql = "SELECT count(*), max(v) FROM dial";
+    let asked = world.reopened();
+    let rows = collect(asked.query(&repair_core::lake::Query::new(std::slice::from_ref(&lenient), sql)).await.unwrap()).await;
+    assert_eq!(texts(&rows), ["3|10"]);
+    // What the table ignores is no part of it.
+    let less = table.clone().with_ignored(["b.csv", "c.csv"]);
+    let rows = collect(asked.query(&repair_core::lake::Query::new(std::slice::from_ref(&less), sql)).await.unwrap()).await;
+    assert_eq!(texts(&rows), ["3|10"]);
+}

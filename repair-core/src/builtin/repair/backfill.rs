@@ -144,6 +144,11 @@ impl Backfill {
         self
     }
 
+    /// What it asks, for messages.
+    fn asked(&self) -> &'static str {
+        if self.compares { "source" } else { "repairer" }
+    }
+
     async fn conflicts(
         &self,
         context: &StepContext,
@@ -329,8 +334,9 @@ impl Repairer for Backfill {
         let keys: Vec<Key> = unit.wanted.iter().map(|wanted| wanted.key.clone()).collect();
         let request = Request { table: table.clone(), keys, interval: unit.interval };
         let asked_at = context.clock.now();
-        let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
+        let answer = source.fetch(context, &request).await.map_err(|error| error.on(self.asked(), &self.source))?;
         let question = Question {
+            asked: self.asked(),
             source: &self.source,
             table,
             grid: findings.scope.grid,
@@ -343,7 +349,7 @@ impl Repairer for Backfill {
         let judged = question.judge(&answer.rows)?;
         if let Some(rule) = self.rule {
             for batch in &answer.rows {
-                rule(table, batch).map_err(|error| error.on("source", &self.source))?;
+                rule(table, batch).map_err(|error| error.on(self.asked(), &self.source))?;
             }
         }
         let answers = if self.compares { self.accepted.add(&question, &judged)? } else { Vec::new() };
@@ -405,13 +411,13 @@ impl Backfill {
         let columns = self.columns(context, table).await?;
         let columns = columns.as_deref().map(|columns| needed(findings, unit, columns));
         let request = Request { table: table.clone(), keys: Vec::new(), interval: unit.interval };
-        let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
+        let answer = source.fetch(context, &request).await.map_err(|error| error.on(self.asked(), &self.source))?;
         let (interval, now) = (unit.interval, context.clock.now());
         let question = latest::Question { source: &self.source, table, interval, now, columns: columns.as_deref() };
         question.judge(&answer.rows)?;
         if let Some(rule) = self.rule {
             for batch in &answer.rows {
-                rule(table, batch).map_err(|error| error.on("source", &self.source))?;
+                rule(table, batch).map_err(|error| error.on(self.asked(), &self.source))?;
             }
         }
         let latest = Latest::of(&self.source, table, &answer.rows)?;

@@ -26,6 +26,8 @@ const MOST_REMEMBERED: usize = 1 << 18;
 
 /// What was requested.
 pub(in crate::builtin) struct Question<'a> {
+    /// What is asked: a source, or a repairer that computes rows.
+    pub(in crate::builtin) asked: &'static str,
     pub(in crate::builtin) source: &'a str,
     pub(in crate::builtin) table: &'a Table,
     pub(in crate::builtin) grid: SlotGrid,
@@ -90,7 +92,7 @@ impl Question<'_> {
     }
 
     fn judge_batch(&self, batch: &RecordBatch, seen: &mut BTreeMap<&Key, Seen>) -> Result<()> {
-        let in_shape = |error: Error| error.on("source", self.source);
+        let in_shape = |error: Error| error.on(self.asked, self.source);
         let keys = rollup::key_columns(self.table, batch).map_err(in_shape)?;
         let times = times(self.table, batch).map_err(in_shape)?;
         self.is_whole(batch)?;
@@ -183,7 +185,8 @@ impl Question<'_> {
     }
 
     fn implausible(&self, what: &str) -> Error {
-        Error::invalid(format!("source `{}` answered with {what}; the answer was discarded, check the source", self.source))
+        let Self { asked, source, .. } = self;
+        Error::invalid(format!("{asked} `{source}` answered with {what}; the answer was discarded, check the {asked}"))
     }
 }
 

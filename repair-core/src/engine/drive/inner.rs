@@ -86,14 +86,13 @@ impl Work {
 
     /// Runs a workflow for each item of a list that has not ended yet, some of them side by side.
     pub(crate) async fn map(&self, map: &MapStep, over: Over, recorder: &Recorder) -> Result<Done, Failed> {
-        let mut exceptions = None;
         let mut state = match &self.items {
             Some(state) => state.clone(),
             None => {
                 let (items, unread) = self.list(over, recorder).await?;
-                exceptions = unread;
-                recorder.record(vec![Event::ItemsPlanned { step: self.step.name.clone(), items: items.clone() }]).await?;
-                MapState::planned(items)
+                let planned = Event::ItemsPlanned { step: self.step.name.clone(), items: items.clone(), unread: unread.clone() };
+                recorder.record(vec![planned]).await?;
+                MapState::planned(items, unread)
             }
         };
         let progress = &self.context.progress;
@@ -140,7 +139,7 @@ impl Work {
         }
         self.context.check_cancelled()?;
         match state.error() {
-            None => Ok(Done { exceptions, ..Done::plain(state.output()) }),
+            None => Ok(Done { exceptions: state.unread.take(), ..Done::plain(state.output()) }),
             Some(error) => Err(Failed { error: error.into(), units: true, driving: false }),
         }
     }

@@ -454,6 +454,9 @@ pub enum Event {
         step: String,
         /// The items.
         items: Vec<Value>,
+        /// Which rows the query that gave them did not see, in words. Events of earlier versions do not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unread: Option<String>,
     },
     /// A run within this one may spend up to this, over all its attempts; or it has. Recorded only where a budget applies, before it spends it.
     InnerSpend {

@@ -57,6 +57,9 @@ fn is_zero(count: &u64) -> bool {
 pub struct MapState {
     /// The items.
     pub items: Vec<Value>,
+    /// Which rows the query that gave them did not see, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
     /// How the runs of items ended, by index. What is to be repeated is not here.
     pub ended: BTreeMap<u32, ItemResult>,
     /// The items to repeat, by index: how many events their runs had when they failed.
@@ -66,8 +69,8 @@ pub struct MapState {
 }
 
 impl MapState {
-    pub(crate) fn planned(items: Vec<Value>) -> Self {
-        Self { items, ..Self::default() }
+    pub(crate) fn planned(items: Vec<Value>, unread: Option<String>) -> Self {
+        Self { items, unread, ..Self::default() }
     }
 
     /// Takes note of how an item ended, and returns what its run has used since the last time.
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn only_items_that_failed_in_such_a_way_run_again() {
-        let mut map = MapState::planned(vec![json!("a"), json!("a"), json!("b"), json!("c")]);
+        let mut map = MapState::planned(vec![json!("a"), json!("a"), json!("b"), json!("c")], None);
         assert_eq!(map.end(0, result(None, 3)).source_requests, 3);
         map.end(1, result(Some(ErrorKind::Transient), 2));
         map.end(2, result(Some(ErrorKind::Denied), 1));
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_examined_is_the_error_of_the_step() {
-        let mut map = MapState::planned(vec![json!(1), json!(2)]);
+        let mut map = MapState::planned(vec![json!(1), json!(2)], None);
         map.end(0, result(Some(ErrorKind::Denied), 0));
         map.end(1, result(Some(ErrorKind::Blind), 0));
         assert_eq!(map.error().unwrap().kind, ErrorKind::Blind);
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_output_lists_results_as_far_as_there_is_room_and_counts_the_rest() {
-        let mut map = MapState::planned((0..40).map(|at| json!({ "at": at, "text": "x".repeat(10_000) })).collect());
+        let mut map = MapState::planned((0..40).map(|at| json!({ "at": at, "text": "x".repeat(10_000) })).collect(), None);
         for at in 0..40 {
             map.end(at, result(None, 0));
         }

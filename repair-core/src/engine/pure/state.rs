@@ -506,9 +506,9 @@ impl RunState {
                     state.output = map.output();
                 }
             }
-            Event::ItemsPlanned { step, items } => {
+            Event::ItemsPlanned { step, items, unread } => {
                 self.at(recorded, step)?;
-                self.step(recorded, step)?.map = Some(MapState::planned(items.clone()));
+                self.step(recorded, step)?.map = Some(MapState::planned(items.clone(), unread.clone()));
             }
             Event::InnerSpend { step, item, spend } => {
                 self.step(recorded, step)?.inner.insert(*item, *spend);

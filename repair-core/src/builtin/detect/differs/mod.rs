@@ -355,6 +355,7 @@ impl Detector for Differs {
                     let request = Request { table: table.clone(), keys, interval };
                     let answer = source.fetch(context, &request).await.map_err(|error| error.on("source", &self.source))?;
                     let question = Question {
+                        asked: "source",
                         source: &self.source,
                         table,
                         grid: scope.grid,
