@@ -103,6 +103,7 @@ fn remarks(gaps: &GapsReport) -> Vec<String> {
             ));
         }
     }
+    lines.extend(gaps.notes.iter().map(|note| format!("note: {note}")));
     let state = if gaps.has_ended { "which has ended" } else { "which has not ended" };
     lines.push(format!("as run {run} last saw it, {state}, at {:.0}", gaps.as_of));
     lines

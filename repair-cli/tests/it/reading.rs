@@ -341,6 +341,15 @@ find,readings,missing,co,2024-03-04T01:00:00Z,2024-03-04T02:00:00Z,1
     assert_eq!((&search["step"], &search["slots"], &search["repaired_since"]), (&"find".into(), &0.into(), &0.into()), "{after}");
     assert!(world.text(&["gaps", "repaired"]).contains("step find, table readings: no slot is missing"));
     assert_eq!(world.json(&["gaps", "looked"])["gaps"].as_array().unwrap().len(), 3, "what a run saw does not change");
+    assert_eq!(json_of_table["notes"], serde_json::json!([]));
+    // What was undone since is said; and so is that it was shown again.
+    let undo = world.json(&["undo", "repaired"]);
+    let undone = world.text(&["gaps", "readings"]);
+    assert!(undone.contains("note: repairs of table readings were undone since ("), "{undone}");
+    world.json(&["redo", undo["id"].as_str().unwrap()]);
+    let notes = world.json(&["gaps", "repaired"])["notes"].clone();
+    assert_eq!(notes.as_array().unwrap().len(), 2, "{notes}");
+    assert!(notes[1].as_str().unwrap().contains("were shown again since"), "{notes}");
     assert!(refused(&world, &["gaps", "reading"]).contains("did you mean `readings`?"));
     let world = World::new();
     let blind = world.workflow(&[("from: 2024-03-04, to: 2024-03-04", "from: 1824-03-04, to: 1824-03-04")]);

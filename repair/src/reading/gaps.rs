@@ -1,6 +1,6 @@
 //! Lists what a run found and nothing has repaired since: key by key, stretch by stretch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::ser::{SerializeMap, Serializer};
@@ -11,7 +11,9 @@ use crate::open::OpenLake;
 use crate::provenance::subject::History;
 use crate::request::awaitable;
 use repair_core::engine::{JsonFormat, gaps_of, load};
-use repair_core::model::{DefectKind, GapList, Key, Scope};
+use repair_core::lake::overlay::aside;
+use repair_core::lake::overlay::retraction::Retraction;
+use repair_core::model::{DefectKind, GapList, Key, Scope, Table};
 use repair_core::yaml::closest;
 use repair_core::{Error, ErrorKind, Result};
 
@@ -73,6 +75,8 @@ pub struct GapsReport {
     pub has_ended: bool,
     /// What was looked for, by step.
     pub searches: Vec<Search>,
+    /// What has been undone or shown again in its tables since then, in sentences: slots whose repairs were undone are not listed.
+    pub notes: Vec<String>,
     found: Vec<(Scope, GapList)>,
 }
 
@@ -119,6 +123,7 @@ impl Serialize for GapsReport {
         map.serialize_entry("as_of", &self.as_of)?;
         map.serialize_entry("has_ended", &self.has_ended)?;
         map.serialize_entry("searches", &self.searches)?;
+        map.serialize_entry("notes", &self.notes)?;
         map.serialize_entry("gaps", &Ranges(self))?;
         map.end()
     }
@@ -195,7 +200,37 @@ async fn report(history: &History<'_>, run: String, table: Option<String>, membe
     }
     let as_of = members.iter().map(|member| member.state.updated_at).max().unwrap_or_default();
     let has_ended = members.iter().all(|member| member.state.ended.is_some());
-    Ok(GapsReport { run, table, as_of, has_ended, searches, found })
+    let mut notes = Vec::new();
+    for (name, declared) in declared(history, members) {
+        if searches.iter().any(|search| search.table == name) {
+            let records = lake.retractions(&declared).await?;
+            notes.extend(undone_since(&name, &records, as_of));
+        }
+    }
+    Ok(GapsReport { run, table, as_of, has_ended, searches, notes, found })
+}
+
+/// The tables of runs, as these declare them.
+fn declared(history: &History<'_>, members: &[Member]) -> BTreeMap<String, Table> {
+    let workflows = members.iter().filter_map(|member| history.open.workflow_of(&member.state).ok());
+    workflows.flat_map(|workflow| workflow.tables).collect()
+}
+
+/// What was hidden or shown again in a table after a moment.
+fn undone_since(table: &str, records: &[Retraction], moment: Timestamp) -> Vec<String> {
+    let is_decision = |id: &str| records.iter().any(|record| record.id == id && aside::is_decision(record));
+    // A mark says that what was computed into this table is stale, not that its rows have changed.
+    let is_other = |id: &str| is_decision(id) || id.starts_with("stale-");
+    let later = records.iter().filter(|record| record.at > moment);
+    let changes = later.filter(|record| !is_other(&record.id) && !record.undoes.as_deref().is_some_and(is_other));
+    let sentence = |record: &Retraction| {
+        let what = if record.undoes.is_some() { "shown again" } else { "undone" };
+        format!(
+            "repairs of table {table} were {what} since ({}); no step has looked again, so their slots count as they did before",
+            record.id
+        )
+    };
+    changes.map(sentence).collect()
 }
 
 awaitable!(GapsRequest => GapsReport);

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, Float64Array};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 
-use crate::builtin::detect::invalid::numbers;
+use crate::builtin::detect::invalid::{Number, Numbers, numbers};
 use crate::error::{Error, Result};
 use crate::lake::overlay::patch::{Same, same_values};
 use crate::lake::shape;
@@ -38,6 +38,13 @@ impl Tolerance {
         let rounding = 4.0 * precision * own.abs().max(theirs.abs());
         (own - theirs).abs() <= self.absolute.max(self.relative * theirs.abs()) + rounding
     }
+
+    /// As [`Tolerance::allows`], for whole numbers and decimals, whose difference is not rounded.
+    fn allows_exact(self, own: Number, theirs: Number) -> bool {
+        // A part of a number is rounded when it is computed.
+        let part = self.relative * theirs.as_float().abs() * (1.0 + 4.0 * f64::EPSILON);
+        own.distance(theirs) <= self.absolute.max(part)
+    }
 }
 
 /// A column that is compared.
@@ -63,7 +70,9 @@ pub(super) struct Beside {
     theirs: ArrayRef,
     /// Exact comparison, where the source's values fit the table's column.
     same: Option<Same>,
-    /// Both as floats, for numbers that may be apart or do not fit, and how precise they are.
+    /// Both with all their digits, for whole numbers and decimals that may be apart or do not fit.
+    digits: Option<(Numbers, Numbers)>,
+    /// Both as floats, for other numbers that may be apart or do not fit, and how precise they are.
     numbers: Option<(Float64Array, Float64Array, f64)>,
     tolerance: Tolerance,
 }
@@ -74,7 +83,7 @@ impl Beside {
     pub(super) fn of(column: &Column, own: Option<&ArrayRef>, theirs: &ArrayRef) -> Result<Self> {
         // A column of which no value is known yet has no type.
         let own = own.filter(|own| *own.data_type() != DataType::Null).cloned();
-        let mut beside = Self { own, theirs: theirs.clone(), same: None, numbers: None, tolerance: column.tolerance };
+        let mut beside = Self { own, theirs: theirs.clone(), same: None, digits: None, numbers: None, tolerance: column.tolerance };
         let Some(own) = beside.own.clone() else { return Ok(beside) };
         let name = column.name.as_str();
         let are_numbers = own.data_type().is_numeric() && theirs.data_type().is_numeric();
@@ -101,6 +110,15 @@ impl Beside {
             }
         }
         if are_numbers && (beside.same.is_none() || !column.tolerance.is_exact()) {
+            let are_exact = [&own, theirs].iter().all(|values| values.data_type().is_integer() || values.data_type().is_decimal());
+            // One of more than 38 digits is compared as a float.
+            beside.digits = match are_exact {
+                true => Numbers::of(name, &own).ok().zip(Numbers::of(name, theirs).ok()),
+                false => None,
+            };
+            if beside.digits.is_some() {
+                return Ok(beside);
+            }
             let is_narrow = [&own, theirs].iter().any(|values| matches!(values.data_type(), DataType::Float16 | DataType::Float32));
             let precision = if is_narrow { f64::from(f32::EPSILON) } else { f64::EPSILON };
             beside.numbers = Some((numbers(name, &own)?, numbers(name, theirs)?, precision));
@@ -117,6 +135,10 @@ impl Beside {
             (true, false) => Verdict::OnlyTable,
             (true, true) => {
                 let is_same = self.same.as_ref().is_some_and(|same| same(own_row, their_row))
+                    || self.digits.as_ref().is_some_and(|(own, theirs)| {
+                        let pair = own.get(own_row).zip(theirs.get(their_row));
+                        pair.is_some_and(|(own, theirs)| self.tolerance.allows_exact(own.number, theirs.number))
+                    })
                     || self.numbers.as_ref().is_some_and(|(own, theirs, precision)| {
                         self.tolerance.allows(own.value(own_row), theirs.value(their_row), *precision)
                     });
@@ -193,6 +215,27 @@ mod tests {
         assert!(of(0.0, 0.01, 99.0, 100.0) && !of(0.0, 0.01, 98.9, 100.0) && of(0.0, 0.01, -99.0, -100.0));
         assert!(of(2.0, 0.01, 98.0, 100.0), "the larger of the two counts");
         assert!(!of(5.0, 0.0, f64::INFINITY, 1.0) && of(5.0, 0.0, f64::INFINITY, f64::INFINITY) && !of(5.0, 0.0, f64::NAN, 1.0));
+    }
+
+    #[test]
+    fn a_tolerance_hides_no_digit_of_whole_numbers_and_decimals() {
+        use Verdict::{Different, Same};
+        let wholes = |values: [i64; 3]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let big = 2_305_843_009_213_694_914;
+        let one = Tolerance { absolute: 1.0, relative: 0.0 };
+        assert_eq!(verdicts(one, wholes([big + 5, big + 1, big]), wholes([big; 3])), [Different, Same, Same]);
+        let decimals = |values: [i128; 3], scale: i8| {
+            Arc::new(Decimal128Array::from(values.to_vec()).with_precision_and_scale(38, scale).unwrap()) as ArrayRef
+        };
+        let cent = Tolerance { absolute: 0.01, relative: 0.0 };
+        let amount = 900_719_925_474_099_309;
+        assert_eq!(verdicts(cent, decimals([amount - 2, amount - 1, amount + 1], 2), decimals([amount; 3], 2)), [Different, Same, Same]);
+        // Of another scale.
+        let theirs = decimals([amount * 10 + 1, amount * 10 + 10, amount * 10 - 10], 3);
+        assert_eq!(verdicts(cent, decimals([amount - 1, amount, amount], 2), theirs.clone()), [Different, Same, Same]);
+        assert_eq!(verdicts(Tolerance::default(), decimals([amount; 3], 2), theirs), [Different; 3]);
+        let tenth = Tolerance { absolute: 0.0, relative: 0.1 };
+        assert_eq!(verdicts(tenth, decimals([27, 33, 34], 2), decimals([30; 3], 2)), [Same, Same, Different]);
     }
 
     #[test]

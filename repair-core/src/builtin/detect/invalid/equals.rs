@@ -1,6 +1,7 @@
 //! What a rule with `equals` compares: a value with the sum, the mean, the least, the greatest or the number of the rows of another table that
 //! belong to it. Pure.
 
+use std::cmp;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -238,16 +239,18 @@ pub(super) enum Total {
 
 /// A number with what it may be off by, because floating-point numbers are rounded.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Measured {
-    pub(super) number: Number,
+pub(in crate::builtin::detect) struct Measured {
+    pub(in crate::builtin::detect) number: Number,
     pub(super) rounding: f64,
 }
 
 /// A number as its column holds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number {
+pub(in crate::builtin::detect) enum Number {
     /// Digits, and how many of them are behind the point.
     Exact(i128, i8),
+    /// The mean of so many such numbers, which have this sum.
+    Mean(i128, i8, u64),
     /// A floating-point number.
     Float(f64),
 }
@@ -256,19 +259,35 @@ pub(super) enum Number {
 const EXACT_POWERS: i32 = 22;
 
 impl Number {
-    pub(super) fn as_float(self) -> f64 {
+    pub(in crate::builtin::detect) fn as_float(self) -> f64 {
         match self {
             #[expect(clippy::cast_precision_loss, reason = "the nearest float is wanted")]
             Self::Exact(digits, scale) => {
                 let power = 10f64.powi(i32::from(scale).abs().min(EXACT_POWERS * 2));
                 if scale >= 0 { digits as f64 / power } else { digits as f64 * power }
             }
+            #[expect(clippy::cast_precision_loss, reason = "the nearest float is wanted")]
+            Self::Mean(digits, scale, count) => Self::Exact(digits, scale).as_float() / count as f64,
             Self::Float(float) => float,
         }
     }
 
-    /// How far two numbers are apart; exact if both are.
-    fn distance(self, other: Self) -> f64 {
+    /// Which of two numbers of a column is the larger one.
+    fn compare(self, other: Self) -> Option<cmp::Ordering> {
+        match (self, other) {
+            (Self::Exact(one, scale), Self::Exact(other, others)) if scale == others => Some(one.cmp(&other)),
+            (one, other) => one.as_float().partial_cmp(&other.as_float()),
+        }
+    }
+
+    /// How far two numbers are apart; exact if both are, but for a last rounding.
+    pub(in crate::builtin::detect) fn distance(self, other: Self) -> f64 {
+        if let (Self::Exact(one, scale), Self::Mean(sum, others, count)) = (self, other)
+            && let Some(many) = one.checked_mul(i128::from(count))
+        {
+            #[expect(clippy::cast_precision_loss, reason = "it is rounded last")]
+            return Self::Exact(many, scale).distance(Self::Exact(sum, others)) / count as f64;
+        }
         if let (Self::Exact(one, scale), Self::Exact(other, others)) = (self, other) {
             let common = scale.max(others);
             let scaled = |digits: i128, scale: i8| {
@@ -286,7 +305,7 @@ impl Number {
 }
 
 /// The numbers of a column.
-pub(super) enum Numbers {
+pub(in crate::builtin::detect) enum Numbers {
     /// Whole numbers and decimals.
     Exact(Decimal128Array, i8),
     /// Floating-point numbers, and the distance of the column's type from 1 to the next number.
@@ -296,7 +315,7 @@ pub(super) enum Numbers {
 impl Numbers {
     /// # Errors
     /// `invalid` if the column holds something else, or a number of more than 38 digits.
-    pub(super) fn of(name: &str, values: &ArrayRef) -> Result<Self> {
+    pub(in crate::builtin::detect) fn of(name: &str, values: &ArrayRef) -> Result<Self> {
         let kind = values.data_type();
         let scale = match kind {
             kind if kind.is_integer() => Some(0),
@@ -324,7 +343,7 @@ impl Numbers {
     }
 
     /// The number of a row, with what it may be rounded by; none for null.
-    pub(super) fn get(&self, row: usize) -> Option<Measured> {
+    pub(in crate::builtin::detect) fn get(&self, row: usize) -> Option<Measured> {
         match self {
             Self::Exact(values, scale) => {
                 values.is_valid(row).then(|| Measured { number: Number::Exact(values.value(row), *scale), rounding: 0.0 })
@@ -374,11 +393,11 @@ impl Gathered {
         self.sum += float;
         self.absolute += float.abs();
         self.rounding += value.rounding;
-        let known = |known: Option<Measured>, is_nearer: fn(f64, f64) -> bool| {
-            known.filter(|known| !is_nearer(float, known.number.as_float())).or(Some(value))
+        let known = |known: Option<Measured>, nearer: cmp::Ordering| {
+            known.filter(|known| value.number.compare(known.number) != Some(nearer)).or(Some(value))
         };
-        self.least = known(self.least, |one, other| one < other);
-        self.greatest = known(self.greatest, |one, other| one > other);
+        self.least = known(self.least, cmp::Ordering::Less);
+        self.greatest = known(self.greatest, cmp::Ordering::Greater);
     }
 
     /// The total. Of no rows, the sum and the count are 0.
@@ -398,11 +417,16 @@ impl Gathered {
                 None => Measured { number: Number::Float(self.sum), rounding },
             }),
             Function::Mean if self.count == 0 => None,
-            Function::Mean => {
-                let sum = self.exact.map_or(self.sum, |(sum, scale)| Number::Exact(sum, scale).as_float());
-                let of_sum = if self.exact.is_some() { 0.0 } else { rounding };
-                Some(Measured { number: Number::Float(sum / count), rounding: of_sum / count + 2.0 * f64::EPSILON * (sum / count).abs() })
-            }
+            Function::Mean => Some(match self.exact {
+                Some((sum, scale)) => {
+                    let number = Number::Mean(sum, scale, self.count);
+                    Measured { number, rounding: 2.0 * f64::EPSILON * number.as_float().abs() }
+                }
+                None => {
+                    let mean = self.sum / count;
+                    Measured { number: Number::Float(mean), rounding: rounding / count + 2.0 * f64::EPSILON * mean.abs() }
+                }
+            }),
         }
     }
 }
@@ -416,8 +440,11 @@ impl TotalOf {
         }
         let allowed = self.tolerance.max(self.relative * total.number.as_float().abs());
         let distance = value.number.distance(total.number);
-        if matches!((value.number, total.number), (Number::Exact(..), Number::Exact(..))) {
-            return distance > allowed;
+        match (value.number, total.number) {
+            (Number::Exact(..), Number::Exact(..)) => return distance > allowed,
+            // Only the division has rounded the difference.
+            (Number::Exact(..), Number::Mean(..)) => return distance > allowed + 2.0 * f64::EPSILON * allowed,
+            _ => {}
         }
         // The tolerance and the difference were rounded, too.
         let rounding = value.rounding + total.rounding + f64::EPSILON * (value.number.as_float().abs() + total.number.as_float().abs());
@@ -509,6 +536,12 @@ mod tests {
         let cent = TotalOf { tolerance: 0.01, ..TotalOf::default() };
         let sum = of(&[cents(1999), cents(502)], Function::Sum);
         assert!(!cent.is_far(cents(2500), sum) && cent.is_far(cents(2499), sum) && rule.is_far(cents(2500), sum));
+        let (near, nearer) = (cents(900_719_925_474_099_306), cents(900_719_925_474_099_307));
+        assert_eq!((of(&[near, nearer], Function::Max), of(&[nearer, near], Function::Min)), (Some(nearer), Some(near)));
+        let mean = of(&[near, nearer, nearer], Function::Mean);
+        assert!(rule.is_far(near, mean) && rule.is_far(nearer, mean) && !cent.is_far(near, mean));
+        let mean = of(&[near, cents(900_719_925_474_099_308)], Function::Mean);
+        assert!(rule.is_far(near, mean) && !rule.is_far(nearer, mean) && !cent.is_far(near, mean));
         let (least, greatest) = (of(&[cents(5), cents(-3), cents(4)], Function::Min), of(&[cents(5), cents(-3), cents(4)], Function::Max));
         assert_eq!((least, greatest), (Some(cents(-3)), Some(cents(5))));
     }

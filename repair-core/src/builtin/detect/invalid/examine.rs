@@ -88,7 +88,7 @@ struct Rows {
     /// For each row, its value in the column of each neighbour rule; NaN where it has none.
     values: Vec<f64>,
     /// The values that no float holds, by their place in `values`.
-    exact: HashMap<usize, i128>,
+    exact: HashMap<usize, Value>,
     /// For each neighbour rule, whether its column holds whole numbers.
     are_whole: Vec<bool>,
     odd: Vec<Odd>,
@@ -658,9 +658,9 @@ impl Rows {
             if self.are_whole.len() <= column {
                 self.are_whole.push(false);
             }
-            if let Some(whole @ Value::Whole(exact)) = value {
-                self.are_whole[column] = true;
-                if whole.is_beyond_floats() {
+            if let Some(exact @ (Value::Whole(_) | Value::Decimal(..))) = value {
+                self.are_whole[column] |= matches!(exact, Value::Whole(_));
+                if exact.is_beyond_floats() {
                     self.exact.insert(self.values.len(), exact);
                 }
             }
@@ -671,12 +671,15 @@ impl Rows {
     /// The value at a place of `values`.
     fn value(&self, at: usize) -> Option<Value> {
         let float = self.values.get(at).copied().filter(|value| !value.is_nan())?;
+        if let Some(exact) = self.exact.get(&at) {
+            return Some(*exact);
+        }
         let column = at.checked_rem(self.are_whole.len())?;
         if !self.are_whole.get(column).copied().unwrap_or(false) {
             return Some(Value::Float(float));
         }
         #[expect(clippy::cast_possible_truncation, reason = "the float is the whole number that it was made of")]
         let whole = float as i128;
-        Some(Value::Whole(self.exact.get(&at).copied().unwrap_or(whole)))
+        Some(Value::Whole(whole))
     }
 }

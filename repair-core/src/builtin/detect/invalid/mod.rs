@@ -27,6 +27,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use equals::{Counted, Equals, Incomplete, TotalOf};
+pub(super) use equals::{Number, Numbers};
 use rule::MOST_BLAMED;
 pub(super) use rule::numbers;
 pub use rule::{Bound, ColumnComparison, ColumnOf, FromTable, OneOf, Outlier, Rule, Sentinel, TimesMedian};

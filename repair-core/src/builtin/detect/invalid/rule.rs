@@ -317,6 +317,7 @@ impl fmt::Display for ColumnComparison {
             Operand::Column(name) => name.clone(),
             Operand::Number(Value::Float(number)) => number.to_string(),
             Operand::Number(Value::Whole(whole)) => whole.to_string(),
+            Operand::Number(number @ Value::Decimal(..)) => number.as_float().to_string(),
         };
         write!(f, "{} {sign} {}", operand(&self.left), operand(&self.right))
     }
@@ -530,12 +531,12 @@ impl Rule {
         if let Some(kind) = rule.column.as_mut().map(find).transpose()? {
             for bound in [&mut rule.min, &mut rule.max].into_iter().flatten() {
                 if let Bound::Number(number) = bound {
-                    *number = held(&kind, *number);
+                    *number = held(&kind, *number)?;
                 }
             }
             for not in &mut rule.not {
                 if let Sentinel::Number(number) = not {
-                    *number = held(&kind, *number);
+                    *number = held(&kind, *number)?;
                 }
             }
         }
@@ -544,7 +545,7 @@ impl Rule {
                 (Operand::Column(name), Operand::Number(number)) | (Operand::Number(number), Operand::Column(name)) => {
                     let kind = find(name)?;
                     if let Value::Float(number) = number {
-                        *number = held(&kind, *number);
+                        *number = held(&kind, *number)?;
                     }
                 }
                 (Operand::Column(left), Operand::Column(right)) => {
@@ -730,7 +731,10 @@ impl ColumnComparison {
 
 /// A literal as a column of that type holds it. One that such a column cannot hold at all, because it is too large or too close to 0,
 /// stays as it is: it equals no value of the column, and is on the right side of all of them.
-fn held(kind: &DataType, literal: f64) -> f64 {
+///
+/// # Errors
+/// `invalid` if the column is a decimal, and the literal has so many digits that it may not be what was written.
+fn held(kind: &DataType, literal: f64) -> Result<f64> {
     type Half = <Float16Type as ArrowPrimitiveType>::Native;
     #[expect(clippy::cast_possible_truncation, reason = "the nearest narrower float is wanted")]
     let held = match kind {
@@ -738,8 +742,24 @@ fn held(kind: &DataType, literal: f64) -> f64 {
         DataType::Float32 => f64::from(literal as f32),
         _ => literal,
     };
-    if held.is_finite() && (held == 0.0) == (literal == 0.0) { held } else { literal }
+    let scale = match kind {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            *scale
+        }
+        _ => 0,
+    };
+    let digits = || format!("{literal:e}").split('e').next().map_or(0, |digits| digits.bytes().filter(u8::is_ascii_digit).count());
+    if scale > 0 && digits() > LITERAL_DIGITS {
+        return Err(Error::invalid(format!(
+            "the number {literal} in a rule may not be what was written, since only {LITERAL_DIGITS} digits of it are kept beside a decimal; write fewer, or \
+             name a column of a table that has it"
+        )));
+    }
+    Ok(if held.is_finite() && (held == 0.0) == (literal == 0.0) { held } else { literal })
 }
+
+/// A number with a point and so many digits is found again in the float that it is read as.
+const LITERAL_DIGITS: usize = 15;
 
 /// The numbers of a column, each as the float that is nearest to it: a literal is one too, so 0.1 in a rule is the 0.10 of a decimal.
 ///
@@ -832,13 +852,21 @@ mod tests {
         };
         assert_eq!(broken(&json!({"column": "v", "not": [0.1]}), decimals(10, 2, &[10, 11])), [0]);
         assert_eq!(broken(&json!({"column": "v", "min": 0.1, "max": 0.3}), decimals(10, 2, &[9, 10, 30, 31])), [0, 3]);
-        for (scale, value) in
-            [(1, 1_234_567_890_123_456_789), (7, 33_333_333_333_333_333_333), (24, 7), (30, 123), (-3, 7), (-2, 1_234_567)]
-        {
+        let rule_of = |column: &ArrayRef| {
+            let literal = array_value_to_string(column, 0).unwrap();
+            json!({ "column": "v", "not": [literal.parse::<f64>().unwrap()] })
+        };
+        for (scale, value) in [(1, 123_456_789_012_345), (7, 333_333_333_333_333), (24, 7), (30, 123), (-3, 7), (-2, 1_234_567)] {
             let column = decimals(38, scale, &[value]);
-            let literal = array_value_to_string(&column, 0).unwrap();
-            let rule = json!({ "column": "v", "not": [literal.parse::<f64>().unwrap()] });
-            assert_eq!(broken(&rule, column), [0], "{literal}");
+            assert_eq!(broken(&rule_of(&column), column.clone()), [0], "{column:?}");
+        }
+        // Of more digits, not all may be there any more.
+        for (scale, value) in [(1, 1_234_567_890_123_456_789), (7, 33_333_333_333_333_333_333)] {
+            let column = decimals(38, scale, &[value]);
+            let rule = Rule::deserialize(&rule_of(&column)).unwrap();
+            let schema = RecordBatch::try_from_iter([("v", column)]).unwrap().schema();
+            let error = rule.of_table(&Table::implicit("t", "ts"), &schema).unwrap_err();
+            assert!(error.message().contains("may not be what was written"), "{error}");
         }
     }
 
@@ -859,6 +887,14 @@ mod tests {
         assert_eq!(broken(&json!({"column": "v", "not": [u64::MAX]}), unsigned), [1]);
         let decimals = Decimal128Array::from(vec![i128::from(BEYOND), i128::from(BEYOND) + 1]).with_data_type(DataType::Decimal128(38, 0));
         assert_eq!(broken(&json!({"column": "v", "max": BEYOND}), Arc::new(decimals)), [1]);
+        // Decimals, too: 1.000000000000000001, 1 and 1.000000000000000003.
+        let unit = 1_000_000_000_000_000_000;
+        let close =
+            || Arc::new(Decimal128Array::from(vec![unit + 1, unit, unit + 3]).with_data_type(DataType::Decimal128(38, 18))) as ArrayRef;
+        assert_eq!(broken(&json!({"column": "v", "max": 1}), close()), [0, 2]);
+        assert_eq!(broken(&json!({"column": "v", "min": 1.000_000_000_000_01}), close()), [0, 1, 2]);
+        assert_eq!(broken(&json!({"column": "v", "not": [1]}), close()), [1]);
+        assert_eq!(broken(&json!({"holds": "v <= 1"}), close()), [0, 2]);
         // Two columns are compared as they are, also where one holds floats.
         let two = |left: ArrayRef, right: ArrayRef| {
             let rule: Rule = serde_json::from_value(json!({"holds": "a = b"})).unwrap();
@@ -870,6 +906,8 @@ mod tests {
         let other = Arc::new(Int64Array::from(vec![BEYOND - 1, BEYOND + 1, BEYOND + 1, i64::MAX - 1])) as ArrayRef;
         assert_eq!(two(wholes(), other), [1, 3]);
         assert_eq!(two(wholes(), cast(&wholes(), &DataType::Float64).unwrap()), [2, 3]);
+        let next = Decimal128Array::from(vec![unit + 1, unit + 2, unit + 3]).with_data_type(DataType::Decimal128(38, 18));
+        assert_eq!(two(close(), Arc::new(next)), [1]);
         assert_eq!(serde_json::from_value::<Bound>(json!(5)).unwrap(), Bound::Number(5.0));
         assert_eq!(serde_json::from_value::<Bound>(json!(BEYOND + 1)).unwrap().to_string(), "9007199254740993");
     }

@@ -60,7 +60,7 @@ fn origin(points: &[Point]) -> i128 {
     let values = || points.iter().flat_map(|point| [point.own, point.shown]).flatten();
     let whole = |value: Value| match value {
         Value::Whole(whole) => Some(whole),
-        Value::Float(_) => None,
+        _ => None,
     };
     if values().all(|value| whole(value).is_some()) && values().any(Value::is_beyond_floats) {
         // The middle one, since a few may be far away.
@@ -74,7 +74,7 @@ fn origin(points: &[Point]) -> i128 {
 fn from_origin(value: Value, origin: i128) -> f64 {
     match value {
         Value::Whole(whole) => whole.checked_sub(origin).map_or_else(|| value.as_float(), |distance| Value::Whole(distance).as_float()),
-        Value::Float(float) => float,
+        _ => value.as_float(),
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) fn usual(points: &[Point]) -> Option<Median> {
     }
     let whole = |value| match value {
         Value::Whole(whole) => Some(whole),
-        Value::Float(_) => None,
+        _ => None,
     };
     if let Some(mut values) = shown().map(whole).collect::<Option<Vec<i128>>>() {
         let half = values.len() / 2;
