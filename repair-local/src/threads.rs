@@ -227,7 +227,10 @@ type Job = Box<dyn FnOnce() -> Answering + Send>;
 type Answering = Box<dyn FnOnce()>;
 
 /// Threads that have done work of a name and wait for more, by name; the one that worked last comes last.
-static IDLE: Mutex<BTreeMap<&str, Vec<(ThreadId, Sender<Job>)>>> = Mutex::new(BTreeMap::new());
+static IDLE: Mutex<BTreeMap<&str, Vec<Waiting>>> = Mutex::new(BTreeMap::new());
+
+/// A thread that waits for work, and what takes the work.
+type Waiting = (ThreadId, Sender<Job>);
 
 /// A thread that has had nothing to do for this long ends.
 const IDLE_TIME: Duration = Duration::from_secs(10);
