@@ -10,10 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, RecordBatch, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array,
+    UInt64Array,
 };
 use arrow::compute::{SortOptions, cast, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, UInt64Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -27,7 +28,7 @@ use serde::{Deserialize, Deserializer};
 use crate::builtin::repair::by_day;
 use crate::builtin::repair::mean::{Mean, mean};
 use crate::error::{Error, Result};
-use crate::lake::overlay::fingerprint::{RowHash, RowHashes};
+use crate::lake::overlay::fingerprint::RowHashes;
 use crate::lake::overlay::versions::{self, LOOKBACKS};
 use crate::lake::shape::{self, KeyTime};
 use crate::lake::{FILE, Layer, ScanRequest};
@@ -185,10 +186,9 @@ pub(super) fn units_of_keys(findings: &Findings) -> PlannedUnits {
     Box::new(units.into_iter())
 }
 
-/// A row of a slot: its index, its hash, and what the rule compares.
+/// A row of a slot: its index, and what the rule compares.
 struct Row {
     row: u32,
-    hash: RowHash,
     time_us: i64,
     /// The number of its file, if files decide.
     file: u64,
@@ -241,6 +241,7 @@ impl Repairer for Keep {
         if rule.is_of_files() && files.is_none() {
             return Err(Error::internal("the lake did not say which files rows are in"));
         }
+        let values = RowHashes::of(table, &rows)?;
         let (mut kept, mut means) = (Vec::new(), Vec::new());
         for ((key, slot), of_slot) in rule.rows_of_slots(table, findings, unit, &rows, files.as_ref())? {
             let time = findings.scope.grid.time_of(slot);
@@ -252,7 +253,7 @@ impl Repairer for Keep {
                 ));
                 continue;
             }
-            match rule.choice(&of_slot) {
+            match rule.choice(&of_slot, &values)? {
                 Some(row) => kept.push(row),
                 None if rule == Rule::Mean => {
                     let of_slot = UInt32Array::from_iter_values(of_slot.iter().map(|row| row.row));
@@ -302,7 +303,7 @@ impl Rule {
         files: Option<&UInt64Array>,
     ) -> Result<BTreeMap<(Key, i64), Vec<Row>>> {
         let wanted: BTreeMap<&Key, &[SlotRange]> = unit.wanted.iter().map(|wanted| (&wanted.key, wanted.slots.as_slice())).collect();
-        let (places, hashes) = (KeyTime::of(table, rows)?, RowHashes::of(table, rows)?);
+        let places = KeyTime::of(table, rows)?;
         let values = match self {
             Rule::First | Rule::Last | Rule::FirstFile | Rule::LastFile | Rule::Mean => None,
             Rule::Min(column) => Some(ranks(table, rows, std::slice::from_ref(column), true)?),
@@ -319,7 +320,7 @@ impl Rule {
             if is_wanted {
                 let value = values.as_ref().map(|values| values.row(row).owned());
                 let file = files.map_or(0, |files| files.value(row));
-                let row = Row { row: number, hash: hashes.of_row(row)?, time_us, file, value };
+                let row = Row { row: number, time_us, file, value };
                 by_slot.entry((key, if by_key { 0 } else { slot })).or_default().push(row);
             }
         }
@@ -345,7 +346,7 @@ impl Rule {
     }
 
     /// The row to keep; `None` if the rule does not single one out.
-    fn choice(&self, rows: &[Row]) -> Option<u32> {
+    fn choice(&self, rows: &[Row], values: &RowHashes<'_>) -> Result<Option<u32>> {
         let compare = |one: &Row, other: &Row| match self {
             Rule::First => other.time_us.cmp(&one.time_us),
             Rule::Last => one.time_us.cmp(&other.time_us),
@@ -354,9 +355,13 @@ impl Rule {
             Rule::Mean => Ordering::Equal,
             Rule::Min(_) | Rule::Max(_) | Rule::LatestBy(_) => one.value.cmp(&other.value),
         };
-        let best = rows.iter().max_by(|one, other| compare(one, other))?;
-        let is_single = rows.iter().all(|row| row.hash == best.hash || compare(row, best) == Ordering::Less);
-        is_single.then_some(best.row)
+        let Some(best) = rows.iter().max_by(|one, other| compare(one, other)) else { return Ok(None) };
+        for row in rows.iter().filter(|row| row.row != best.row && compare(row, best) != Ordering::Less) {
+            if !values.are_equal(row.row as usize, best.row as usize)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(best.row))
     }
 }
 
@@ -394,6 +399,9 @@ pub(in crate::builtin) fn ranks(table: &Table, rows: &RecordBatch, columns: &[St
     let fields = values.iter().map(|values| SortField::new_with_options(values.data_type().clone(), options)).collect();
     Ok(RowConverter::new(fields)?.convert_columns(&values)?)
 }
+
+/// Whole numbers of up to 38 digits are below it.
+const MOST_WHOLE: u128 = 10u128.pow(38);
 
 /// A column in a form that compares as people mean it: text that holds times or numbers as these. Other text is refused, unless it is the same in
 /// all rows.
@@ -437,6 +445,14 @@ fn comparable(table: &Table, rows: &RecordBatch, column: &str) -> Result<ArrayRe
         if let Some(other) = present().find(|text| text.parse::<f64>().is_err()) {
             return Err(mixed("numbers", other));
         }
+        let whole = |text: Option<&str>| match of(text) {
+            Some(text) => text.parse::<i128>().ok().filter(|whole| whole.unsigned_abs() < MOST_WHOLE).map(Some),
+            None => Some(None),
+        };
+        if let Some(all) = texts.iter().map(whole).collect::<Option<Vec<_>>>() {
+            // Of large ones, several are nearest to one float.
+            return Ok(Arc::new(Decimal128Array::from(all).with_precision_and_scale(DECIMAL128_MAX_PRECISION, 0)?));
+        }
         return Ok(Arc::new(texts.iter().map(|text| of(text)?.parse::<f64>().ok()).collect::<Float64Array>()));
     }
     // Of other text, nothing says which is larger: as text, `v9` is above `v10`, and `12/31/2023` above `01/02/2024`.
@@ -477,6 +493,30 @@ impl fmt::Display for Rule {
             Self::Min(column) => write!(f, "{{ min: {column} }}"),
             Self::Max(column) => write!(f, "{{ max: {column} }}"),
             Self::LatestBy(columns) => write!(f, "{{ latest_by: {} }}", columns.0.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    #[test]
+    fn numbers_in_texts_rank_by_all_their_digits() {
+        for (texts, ranks_of) in [
+            (["9007199254740993", "9007199254740992", "+9007199254740994"], [1, 0, 2]),
+            (["10", " 9", "-1"], [2, 1, 0]),
+            (["1e3", "2", "1.5"], [2, 1, 0]),
+            (["9", "", "10"], [1, 0, 2]),
+        ] {
+            let rows = RecordBatch::try_from_iter([("v", Arc::new(StringArray::from(texts.to_vec())) as ArrayRef)]).unwrap();
+            let ranks = ranks(&Table::implicit("t", "ts"), &rows, &["v".to_owned()], false).unwrap();
+            let mut order: Vec<usize> = (0..texts.len()).collect();
+            order.sort_by_key(|row| ranks.row(*row));
+            let place = |row: usize| order.iter().position(|at| *at == row);
+            assert_eq!([place(0), place(1), place(2)], ranks_of.map(Some), "{texts:?}");
         }
     }
 }

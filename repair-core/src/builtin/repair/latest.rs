@@ -142,7 +142,7 @@ fn latest(versions: &[(i64, usize)], hashes: &RowHashes<'_>, ranks: Option<&arro
         let order = ranks.map_or(Ordering::Equal, |ranks| ranks.row(other.1).cmp(&ranks.row(best.1)));
         match order {
             Ordering::Greater => (best, is_single) = (other, true),
-            Ordering::Equal => is_single &= hashes.of_row(other.1)? == hashes.of_row(best.1)?,
+            Ordering::Equal => is_single &= hashes.are_equal(other.1, best.1)?,
             Ordering::Less => {}
         }
     }

@@ -4,7 +4,7 @@
 //! A row is the text of its values, each with its column's name, in order of name. Left out are nulls, so that a column added later changes
 //! nothing; the key, which all rows of the slot share; and partition columns, which follow from the time. Numbers have the same text
 //! whatever their type, and times are cut to milliseconds, which every lake keeps. The hashes of a slot's rows are sorted, so their order
-//! does not matter.
+//! does not matter. So rows of one fingerprint may still differ in what a text does not show: [`RowHashes::are_equal`] compares that as well.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +43,8 @@ pub fn of_hashes(hashes: &mut [RowHash]) -> Fingerprint {
 pub struct RowHashes<'a> {
     /// In order of name.
     columns: Vec<(&'a str, Text<'a>)>,
+    /// Those of which two values may have one text.
+    coarse: Vec<&'a ArrayRef>,
 }
 
 impl<'a> RowHashes<'a> {
@@ -56,11 +58,10 @@ impl<'a> RowHashes<'a> {
         for (field, column) in schema.fields().iter().zip(batch.columns()) {
             let name = field.name().as_str();
             if !table.key.iter().any(|key| key == name) && !table.partition_by.iter().any(|by| by.column == name) {
-                columns.push((name, Text::of(column)?));
+                columns.push((name, column));
             }
         }
-        columns.sort_unstable_by_key(|(name, _)| *name);
-        Ok(Self { columns })
+        Self::of_columns(columns)
     }
 
     /// For some cells of the rows of a batch: the values of these columns, and of no others. A column that the batch lacks is null.
@@ -69,9 +70,14 @@ impl<'a> RowHashes<'a> {
     /// `invalid` if a column's type has no text form.
     pub fn of_cells(batch: &'a RecordBatch, names: &'a [String]) -> Result<Self> {
         let present = names.iter().filter_map(|name| Some((name.as_str(), batch.column_by_name(name)?)));
-        let mut columns = present.map(|(name, column)| Ok((name, Text::of(column)?))).collect::<Result<Vec<_>>>()?;
+        Self::of_columns(present.collect())
+    }
+
+    fn of_columns(mut columns: Vec<(&'a str, &'a ArrayRef)>) -> Result<Self> {
         columns.sort_unstable_by_key(|(name, _)| *name);
-        Ok(Self { columns })
+        let coarse = columns.iter().map(|(_, column)| *column).filter(|column| is_coarse(column.data_type())).collect();
+        let columns = columns.into_iter().map(|(name, column)| Ok((name, Text::of(column)?))).collect::<Result<_>>()?;
+        Ok(Self { columns, coarse })
     }
 
     /// The hash of a row.
@@ -92,6 +98,21 @@ impl<'a> RowHashes<'a> {
         }
         Ok(*hasher.finalize().as_bytes())
     }
+
+    /// Whether two rows have the same values, also where the text of a value does not show all of it: times below a millisecond, and lists and
+    /// records. The numbers 0.0 and -0.0 are equal.
+    ///
+    /// # Errors
+    /// `invalid` if a value has no text form.
+    pub fn are_equal(&self, one: usize, other: usize) -> Result<bool> {
+        let are_same = |column: &&ArrayRef| column.slice(one, 1) == column.slice(other, 1);
+        Ok(self.coarse.iter().all(are_same) && self.of_row(one)? == self.of_row(other)?)
+    }
+}
+
+/// Whether two values of a type may have the same text.
+fn is_coarse(kind: &DataType) -> bool {
+    matches!(kind, DataType::Timestamp(..)) || kind.is_nested()
 }
 
 /// The values of a column as text, the same for every type that holds them.
@@ -237,7 +258,9 @@ pub async fn of_slots(lake: &dyn Lake, table: &Table, slots: &GapList) -> Result
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Decimal128Array, Float32Array, Float64Array, Int64Array, StringArray};
+    use arrow::array::{
+        Decimal128Array, Float32Array, Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder, TimestampNanosecondArray,
+    };
 
     use super::*;
     use crate::model::{Cadence, Format, TimeMark};
@@ -272,6 +295,38 @@ mod tests {
             hashing.add(&table(), table().grid().unwrap(), batch, |_, slot| slot == 0).unwrap();
         }
         hashing.fingerprint(&Key::from("A"), 0)
+    }
+
+    #[test]
+    fn rows_of_one_fingerprint_may_still_differ() {
+        let list = |items: &[&str]| items.iter().map(|item| Some((*item).to_owned())).collect::<Vec<_>>();
+        let lists = |one: &[&str], other: &[&str]| {
+            let mut builder = ListBuilder::new(StringBuilder::new());
+            builder.append_value(list(one));
+            builder.append_value(list(other));
+            Arc::new(builder.finish()) as ArrayRef
+        };
+        let micros = |one: i64, other: i64| Arc::new(TimestampMicrosecondArray::from(vec![one, other])) as ArrayRef;
+        let nanos = |one: i64, other: i64| Arc::new(TimestampNanosecondArray::from(vec![one, other])) as ArrayRef;
+        let floats = |one: f64, other: f64| Arc::new(Float64Array::from(vec![one, other])) as ArrayRef;
+        for (value, are_equal, is_one_print) in [
+            (micros(5_000, 5_000), true, true),
+            (micros(5_000, 5_001), false, true),
+            (micros(5_000, 6_000), false, false),
+            (nanos(5_000_000, 5_000_000), true, true),
+            (nanos(5_000_000, 5_000_001), false, true),
+            (lists(&["a", "b"], &["a", "b"]), true, true),
+            (lists(&["a, b"], &["a", "b"]), false, true),
+            (floats(0.0, -0.0), true, true),
+            (floats(1e16, 1e16 + 2.0), false, false),
+        ] {
+            let what = format!("{value:?}");
+            let batch = batch(&[(0, "x"), (0, "x")], value, &[]);
+            let table = table();
+            let hashes = RowHashes::of(&table, &batch).unwrap();
+            assert_eq!(hashes.are_equal(0, 1).unwrap(), are_equal, "{what}");
+            assert_eq!(hashes.of_row(0).unwrap() == hashes.of_row(1).unwrap(), is_one_print, "{what}");
+        }
     }
 
     #[test]
