@@ -31,7 +31,7 @@ async fn the_lake_on_athena_keeps_its_promises_with_projected_partitions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lake_on_athena_keeps_its_promises_of_retractions_in_any_sequence() {
     let world = World::projected().await;
-    lake_suite::all_of_retractions(&world.lake, &world, testdata::seeds(1, 3)).await;
+    lake_suite::all_of_retractions(&world.lake, &world, testdata::seeds(1, 3), testdata::by_length(6, 14)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

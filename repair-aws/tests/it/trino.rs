@@ -35,7 +35,7 @@ async fn world_on_trino() -> (World, MutexGuard<'static, ()>) {
 async fn the_lake_keeps_its_promises_on_a_real_trino() {
     let (world, _turn) = world_on_trino().await;
     lake_suite::all(&world.lake, &world).await;
-    lake_suite::all_of_retractions(&world.lake, &world, 0..3).await;
+    lake_suite::all_of_retractions(&world.lake, &world, 0..3, 14).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ async fn the_journal_in_memory_keeps_its_promises() {
 async fn the_lake_in_memory_keeps_its_promises() {
     let lake = MemoryLake::default();
     lake_suite::all(&lake, &lake).await;
-    lake_suite::all_of_retractions(&lake, &lake, 0..2).await;
+    lake_suite::all_of_retractions(&lake, &lake, 0..2, 14).await;
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_lake_that_never_crashes_keeps_its_promises() {
     let schedule = Schedule::never();
     let lake = CrashingLake::new(Arc::new(memory.clone()), schedule.clone());
     lake_suite::all(&lake, &memory).await;
-    lake_suite::all_of_retractions(&lake, &memory, 0..2).await;
+    lake_suite::all_of_retractions(&lake, &memory, 0..2, 14).await;
     assert!(schedule.writes() > 0, "writes were counted");
 }
 

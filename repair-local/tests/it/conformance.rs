@@ -31,7 +31,7 @@ impl LakeSetup for World {
 async fn the_lake_of_files_keeps_its_promises() {
     let world = World::new();
     lake_suite::all(&world.lake, &world).await;
-    lake_suite::all_of_retractions(&world.lake, &world, 0..2).await;
+    lake_suite::all_of_retractions(&world.lake, &world, 0..2, 14).await;
 }
 
 /// Longer sequences than the suite's: REPAIR_SEEDS chooses others.

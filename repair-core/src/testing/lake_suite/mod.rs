@@ -120,8 +120,8 @@ pub async fn all(lake: &dyn Lake, setup: &dyn LakeSetup) {
     what_is_kept_for_a_run_can_be_listed_and_removed(lake).await;
 }
 
-/// Calls every function about retractions, for a lake that can retract; those of any sequence of changes once for each seed.
-pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup, seeds: Range<u64>) {
+/// Calls every function about retractions, for a lake that can retract; those of any sequence of so many changes once for each seed.
+pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup, seeds: Range<u64>, length: u64) {
     undo_hides_and_undo_of_undo_shows_again(lake, setup).await;
     undo_in_part_hides_that_part(lake, setup).await;
     undo_of_an_interval_hides_the_slots_that_begin_in_it(lake, setup).await;
@@ -134,11 +134,11 @@ pub async fn all_of_retractions(lake: &dyn Lake, setup: &dyn LakeSetup, seeds: R
     a_patch_holds_while_the_old_value_stands(lake, setup).await;
     a_patch_changes_cells_of_repairs(lake, setup).await;
     for seed in seeds.clone() {
-        any_sequence_of_changes_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
+        any_sequence_of_changes_is_seen_as_a_model_sees_it(lake, setup, seed, length).await;
     }
     undo_brings_versions_back(lake, setup).await;
     for seed in seeds {
-        any_sequence_of_versions_is_seen_as_a_model_sees_it(lake, setup, seed, 14).await;
+        any_sequence_of_versions_is_seen_as_a_model_sees_it(lake, setup, seed, length).await;
     }
     the_order_of_rows_does_not_matter_to_accuracy(lake, setup).await;
     each_slot_is_judged_once(lake, setup).await;

@@ -246,6 +246,7 @@ impl State {
         let all = self.schema_with_repairs(table)?;
         let own = shape::project(table, &all, request.columns.as_deref())?;
         let named = shape::as_requested(table, &own, request.columns.as_deref())?;
+        let identity = table.identity();
         let mut batches = raw.iter().map(|batch| rows::conformed(&all, batch)).collect::<Result<Vec<_>>>()?;
         let mut shown = own.clone();
         if request.layer == Layer::Repaired {
@@ -261,7 +262,7 @@ impl State {
             let mut view = Vec::new();
             for batch in &batches {
                 let kept = rows::kept(table, batch, |key, time_us| {
-                    rows::slot_of_row(table, time_us).is_some_and(|slot| !live.replaces(table, key, slot))
+                    identity.of_row(time_us).is_some_and(|slot| !live.replaces(identity, key, slot))
                 })?;
                 view.push(of_view(&kept, new_null_array(&DataType::Utf8, kept.num_rows()))?);
             }
@@ -283,7 +284,7 @@ impl State {
     }
 
     fn presence(&self, table: &Table, request: &PresenceRequest) -> Result<TablePresence> {
-        let grid = table.grid()?;
+        let (grid, identity) = (table.grid()?, table.identity());
         check_keys(table, &request.keys)?;
         let stored = self.table(table)?;
         let mut usage = Usage::default();
@@ -291,7 +292,7 @@ impl State {
         for batch in &stored {
             usage.rows_read += batch.num_rows() as u64;
             for (key, time_us) in rows::key_times(table, batch)? {
-                let slot = rows::slot(table, time_us);
+                let slot = identity.slot(time_us);
                 if !request.slots.contains(slot) {
                     continue;
                 }
@@ -317,7 +318,7 @@ impl State {
         for batch in live.batches {
             for (key, time_us) in rows::key_times(table, &batch)? {
                 if let Some(slots) = repaired.get_mut(&key) {
-                    slots.insert(rows::slot(table, time_us));
+                    slots.insert(identity.slot(time_us));
                 }
             }
         }
@@ -340,7 +341,7 @@ impl State {
             let recheck = column(&batch, overlay::columns::RECHECK_AFTER)?.as_primitive::<TimestampMicrosecondType>();
             for ((key, time_us), recheck_us) in rows::key_times(table, &batch)?.into_iter().zip(recheck.values()) {
                 if let (Some(slots), true) = (absent.get_mut(&key), *recheck_us > request.as_of.as_microsecond()) {
-                    slots.insert(rows::slot(table, time_us));
+                    slots.insert(identity.slot(time_us));
                     absent_until = absent_until.min(Timestamp::from_microsecond(*recheck_us).unwrap_or(Timestamp::MIN));
                 }
             }

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::lake::rollup::{column, key_columns};
-use crate::model::{Interval, Key, PartitionUnit, SlotRange, Table};
+use crate::model::{Identity, Interval, Key, PartitionUnit, SlotRange, Table};
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -118,16 +118,6 @@ pub(super) fn key_times(table: &Table, batch: &RecordBatch) -> Result<Vec<(Key, 
     Ok(rows)
 }
 
-/// Two rows are in the same slot if this is equal: the slot of a series, or the time itself if there is no cadence.
-pub(super) fn slot(table: &Table, time_us: i64) -> i64 {
-    table.identity().slot(time_us)
-}
-
-/// The slot of a row of the table; `None` if it is too far from it, so that it is no part of the series.
-pub(super) fn slot_of_row(table: &Table, time_us: i64) -> Option<i64> {
-    table.identity().of_row(time_us)
-}
-
 /// The bounds of an interval on the time of rows, in microseconds. In a series, they hold the slots that begin within the interval.
 pub(super) fn bounds_us(table: &Table, interval: &Interval) -> (i64, i64) {
     match table.grid() {
@@ -215,8 +205,7 @@ pub(super) struct LiveRepairs {
 
 impl LiveRepairs {
     /// Whether a repair replaces the row of a slot.
-    pub(super) fn replaces(&self, table: &Table, key: &Key, slot: i64) -> bool {
-        let identity = table.identity();
+    pub(super) fn replaces(&self, identity: Identity, key: &Key, slot: i64) -> bool {
         let is_near = |(other, replaced): &(Key, i64)| other == key && identity.are_same_slots(*replaced, slot);
         self.replaced.contains(&(key.clone(), slot)) || (identity.lookback_us().is_some() && self.replaced.iter().any(is_near))
     }
@@ -226,9 +215,10 @@ impl LiveRepairs {
 /// name. Of these, replacements are live, and repairs that fill slots which raw lacks. Removals hide the rows of their slots.
 pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], repairs: &[RecordBatch]) -> Result<LiveRepairs> {
     use overlay::columns as c;
+    let identity = table.identity();
     let mut filled: BTreeSet<(Key, i64)> = BTreeSet::new();
     for batch in raw {
-        filled.extend(key_times(table, batch)?.into_iter().filter_map(|(key, time_us)| Some((key, slot_of_row(table, time_us)?))));
+        filled.extend(key_times(table, batch)?.into_iter().filter_map(|(key, time_us)| Some((key, identity.of_row(time_us)?))));
     }
     let mut newest: BTreeMap<(Key, i64), Rank<'_>> = BTreeMap::new();
     for (number, batch) in repairs.iter().enumerate() {
@@ -237,12 +227,11 @@ pub(super) fn live_repairs(table: &Table, own: &SchemaRef, raw: &[RecordBatch], 
         let op = column(batch, c::OP)?.as_string::<i32>();
         for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate().filter(|(row, _)| !is_patch(op, *row)) {
             let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
-            newest.entry((key, slot(table, time_us))).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
+            newest.entry((key, identity.slot(time_us))).and_modify(|known| *known = rank.max(*known)).or_insert(rank);
         }
     }
     let mut live: BTreeSet<(usize, usize)> = BTreeSet::new();
     let (mut replaced, mut overtaken, mut removed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let identity = table.identity();
     // Where the key alone identifies a row, a newer repair of the same row may have another time.
     let is_outdated = |(key, slot): &(Key, i64), rank: &Rank<'_>| {
         let newer = |((other_key, other), other_rank): (&(Key, i64), &Rank<'_>)| {
@@ -286,6 +275,7 @@ fn is_patch(op: &StringArray, row: usize) -> bool {
 /// cell, the newest counts whose old value is the value of the cell.
 pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]) -> Result<(RecordBatch, StringArray)> {
     use overlay::columns as c;
+    let identity = table.identity();
     let mut by_slot: BTreeMap<(Key, i64), Vec<Rank<'_>>> = BTreeMap::new();
     for (number, batch) in repairs.iter().enumerate() {
         let [op, runs, units] = [c::OP, c::RUN, c::UNIT].map(|name| column(batch, name).map(|column| column.as_string::<i32>()));
@@ -293,8 +283,11 @@ pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]
         let at = column(batch, c::AT)?.as_primitive::<TimestampMicrosecondType>();
         for (row, (key, time_us)) in key_times(table, batch)?.into_iter().enumerate().filter(|(row, _)| is_patch(op, *row)) {
             let rank = (at.value(row), runs.value(row), units.value(row), (number, row));
-            by_slot.entry((key, slot(table, time_us))).or_default().push(rank);
+            by_slot.entry((key, identity.slot(time_us))).or_default().push(rank);
         }
+    }
+    if by_slot.is_empty() {
+        return Ok((rows.clone(), StringArray::new_null(rows.num_rows())));
     }
     by_slot.values_mut().for_each(|ranks| ranks.sort_unstable_by(|one, other| other.cmp(one)));
     let mut cells: Vec<serde_json::Map<String, serde_json::Value>> = vec![serde_json::Map::new(); rows.num_rows()];
@@ -304,7 +297,7 @@ pub(super) fn patched(table: &Table, rows: &RecordBatch, repairs: &[RecordBatch]
         let mut shown: Vec<ArrayRef> = Vec::with_capacity(rows.num_rows());
         for (row, (key, time_us)) in places.iter().enumerate() {
             let mut value = values.slice(row, 1);
-            let ranks = slot_of_row(table, *time_us).and_then(|slot| by_slot.get(&(key.clone(), slot)));
+            let ranks = identity.of_row(*time_us).and_then(|slot| by_slot.get(&(key.clone(), slot)));
             for (.., (number, of_patch)) in ranks.into_iter().flatten() {
                 let patch = &repairs[*number];
                 let Some(old) = patch.column_by_name(&format!("{}{}", c::WAS, field.name())) else { continue };

@@ -86,7 +86,9 @@ impl<'a> Reader<'a> {
         let schedule =
             Schedule { zone: zone.unwrap_or_default(), jitter, missed, complete_by, params, profile, per_day, ..Schedule::new(starts?) };
         // With a longer delay, a tick might be due after the next one, and would be taken for missed.
-        if let Some(shortest) = schedule.shortest().filter(|shortest| !jitter.is_zero() && jitter >= *shortest) {
+        if !jitter.is_zero()
+            && let Some(shortest) = schedule.shortest().filter(|shortest| jitter >= *shortest)
+        {
             let help = format!("two ticks may be only {}s apart", shortest.as_secs());
             self.error(fields.key_place("jitter"), "`jitter` must be less than the time between two ticks", Some(help));
         }

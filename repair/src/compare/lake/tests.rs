@@ -181,7 +181,7 @@ async fn a_mask_that_hides_nothing_changes_nothing() {
     let behind = MemoryLake::default();
     let lake = SeenThroughMasks::new(&behind);
     lake_suite::all(&lake, &behind).await;
-    lake_suite::all_of_retractions(&lake, &behind, 0..2).await;
+    lake_suite::all_of_retractions(&lake, &behind, 0..2, 14).await;
     assert!(!lake.replaced.lock().unwrap().is_empty(), "tables were replaced");
     assert_eq!((behind.requests("replace"), behind.requests("put_artifact")), (0, 0), "nothing is written to the lake behind");
 }
