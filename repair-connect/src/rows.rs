@@ -296,7 +296,10 @@ impl<'a> Columns<'a> {
             let (name, line, text) = (shown(field.name()), self.line(row), shown(texts.value(row)));
             let is_word = !text.bytes().any(|byte| byte.is_ascii_digit());
             let hint = if is_word {
-                format!("; if it means that there is no value, add `columns: {{ {name}: {{ nulls: [\"{text}\"] }} }}` to the table")
+                format!(
+                    "; if it means that there is no value, add `columns: {{ {name}: {{ nulls: [\"{text}\"] }} }}` to the table; if it is one, declare the \
+                     column: `columns: {{ {name}: text }}`"
+                )
             } else {
                 String::new()
             };

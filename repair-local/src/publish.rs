@@ -32,7 +32,7 @@ pub(crate) fn publish(lake: &Inner, scope: &Scope, object: &str, units: &[String
     ] {
         // Each is let go as soon as it is written.
         let parts: Vec<_> = parts.into_iter().map(|(name, batches)| (name, Mutex::new(batches))).collect();
-        let written = threads::map_parallel(&parts, |(name, batches)| {
+        let written = threads::map_waiting(&parts, |(name, batches)| {
             let folder = match (by, name) {
                 (Some(by), Some(name)) => folder.join(format!("{}={name}", by.column)),
                 _ => folder.clone(),

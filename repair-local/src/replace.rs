@@ -47,7 +47,7 @@ pub(crate) fn replace(lake: &Inner, table: &Table, interval: &Interval, rows: &[
     }
     // Each is let go as soon as it is written. Two wait for the disk in less time than one after the other.
     let targets: Vec<_> = targets.into_iter().map(|(folder, batches)| (folder, Mutex::new(batches))).collect();
-    let written = threads::map_parallel(&targets, |(folder, batches)| {
+    let written = threads::map_waiting(&targets, |(folder, batches)| {
         let batches = std::mem::take(&mut *batches.lock().unwrap_or_else(PoisonError::into_inner));
         match &schema {
             // If the table is one file, that file keeps its columns even without rows.

@@ -33,6 +33,15 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
     new: impl Fn() -> S + Sync,
     fold: impl Fn(&mut S, &T) -> Result<()> + Sync,
 ) -> Result<Vec<S>> {
+    fold_on(workers(), items, new, fold)
+}
+
+fn fold_on<T: Sync, S: Send>(
+    most: usize,
+    items: &[T],
+    new: impl Fn() -> S + Sync,
+    fold: impl Fn(&mut S, &T) -> Result<()> + Sync,
+) -> Result<Vec<S>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let work = || -> (S, Option<(usize, Error)>) {
@@ -47,7 +56,7 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
         }
         (state, None)
     };
-    let threads = workers().min(items.len());
+    let threads = most.min(items.len());
     if threads <= 1 {
         let (state, error) = work();
         return error.map_or(Ok(vec![state]), |(_, error)| Err(error));
@@ -74,8 +83,17 @@ pub(crate) fn fold_parallel<T: Sync, S: Send>(
 
 /// As [`fold_parallel`], with one result for each item, in the items' order.
 pub(crate) fn map_parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    map_on(workers(), items, map)
+}
+
+/// As [`map_parallel`], on more threads than there are processors, for work that mostly waits for the disk, such as files that are flushed.
+pub(crate) fn map_waiting<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    map_on(workers() * 2, items, map)
+}
+
+fn map_on<T: Sync, R: Send>(most: usize, items: &[T], map: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     let indexed: Vec<(usize, &T)> = items.iter().enumerate().collect();
-    let states = fold_parallel(&indexed, Vec::new, |done: &mut Vec<(usize, R)>, (index, item)| {
+    let states = fold_on(most, &indexed, Vec::new, |done: &mut Vec<(usize, R)>, (index, item)| {
         done.push((*index, map(item)?));
         Ok(())
     })?;

@@ -118,6 +118,10 @@ fn write_parquet(
         properties =
             properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
     }
+    // Most measurements differ, and to look for those that do not takes longer than to write them.
+    for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+    }
     let properties = properties.build();
     let most_waiting = if numbers_in_order { MAX_WAITING_BYTES_IN_ORDER } else { MAX_WAITING_BYTES };
     let mut rows_written = 0;

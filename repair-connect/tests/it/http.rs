@@ -518,7 +518,8 @@ async fn a_word_of_the_table_for_no_value_is_none_in_an_answer() {
         let error = ask(&["N/A"], json!({ "nulls": "refuse" })).await.map(|answer| hours(&answer)).unwrap_err();
         assert!(error.to_string().contains("a row without a value of `value`"), "{error}");
         let error = ask(&[], json!({})).await.map(|answer| hours(&answer)).unwrap_err();
-        let hint = "`value`: N/A in row 1, which is no Float64; if it means that there is no value, add `columns: { value: { nulls: [\"N/A\"] } }` to the table";
+        let hint = "`value`: N/A in row 1, which is no Float64; if it means that there is no value, add `columns: { value: { nulls: [\"N/A\"] } }` to the table; \
+                    if it is one, declare the column: `columns: { value: text }`";
         assert!(error.to_string().contains(hint), "{error}");
     }
 }

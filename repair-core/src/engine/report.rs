@@ -334,7 +334,9 @@ fn suspect(name: &str, step: &StepState, table: &str) -> Option<String> {
 
 fn item_problems(name: &str, step: &StepState) -> Vec<String> {
     let Some(map) = &step.map else { return Vec::new() };
-    let line = |item: u32, result: &ItemResult, what: String| format!("{name}: item {item} of {}, run `{}`: {what}", map.len(), result.run);
+    let line = |item: u32, result: &ItemResult, what: String| {
+        format!("{name}: item {item} of 0 to {}, run `{}`: {what}", map.len().saturating_sub(1), result.run)
+    };
     let failed = map.failures().map(|(item, result, error)| line(item, result, format!("{}: {}", error.kind, error.message)));
     let mut problems: Vec<String> = failed.take(UNIT_ERRORS).collect();
     let more = map.failures().count().saturating_sub(problems.len());
@@ -364,8 +366,9 @@ fn unit_problems(state: &RunState, name: &str, step: &StepState) -> Vec<String> 
         format!("{name}: the source differs from table `{}` in {count} {slots} next to gaps: {examples}{more}", units.table)
     });
     let errors = units.errors.iter().take(UNIT_ERRORS);
-    let mut problems: Vec<String> =
-        errors.map(|(unit, error)| format!("{name}: unit {unit} of {}: {}: {}", units.len(), error.kind, error.message)).collect();
+    let mut problems: Vec<String> = errors
+        .map(|(unit, error)| format!("{name}: unit {unit} of 0 to {}: {}: {}", units.len().saturating_sub(1), error.kind, error.message))
+        .collect();
     let more = units.failed().saturating_sub(problems.len() as u64);
     if more > 0 {
         problems.push(format!("{name}: {more} more {} failed", if more == 1 { "unit" } else { "units" }));

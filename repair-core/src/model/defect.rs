@@ -226,6 +226,11 @@ impl GapList {
         self.keys = all;
     }
 
+    /// The gaps of keys, in order.
+    pub(crate) fn of_keys(keys: BTreeMap<Key, Runs>) -> Self {
+        Self { keys: keys.into_iter().filter(|(_, runs)| !runs.is_empty()).collect() }
+    }
+
     /// The gaps of one key, which the list does not have yet and which comes last.
     pub(crate) fn push_key(&mut self, key: &Key, runs: Runs) {
         if !runs.is_empty() {

@@ -329,7 +329,10 @@ fn civil(cadence: Cadence, at: SlotStart, zone: &Zone) -> Result<Vec<Piece>> {
                 epoch.checked_add(days.days()).map_err(too_far)?
             }
         };
-        Ok(zone.start(date.at(part(hour), part(minute), part(second), 0))?.as_second())
+        let local = date.at(part(hour), part(minute), part(second), 0);
+        // A day begins with its first instant. Any other time means what it means in a row of the table.
+        let start = if at.whole_days() { zone.start(local)? } else { zone.shifted(local)? };
+        Ok(start.as_second())
     };
     let (first_s, last_s) = (year_s(YEARS.0)?, year_s(YEARS.1)?);
     let (first, last) = match cadence.months() {
@@ -829,6 +832,34 @@ mod tests {
                 date = date.tomorrow().unwrap();
             }
         }
+    }
+
+    /// A time of day that the clock skips is what `skipped: shift` makes of it in rows, so that the row of that day is in its slot.
+    #[test]
+    fn a_time_that_the_clock_skips_is_later() {
+        for (zone, at, from, times) in [
+            ("America/New_York", "02:30", "2024-03-09", ["2024-03-09T07:30:00Z", "2024-03-10T07:30:00Z", "2024-03-11T06:30:00Z"]),
+            ("Europe/Berlin", "02:00", "2024-03-30", ["2024-03-30T01:00:00Z", "2024-03-31T01:00:00Z", "2024-04-01T00:00:00Z"]),
+            ("Europe/Berlin", "03:00", "2024-03-30", ["2024-03-30T02:00:00Z", "2024-03-31T01:00:00Z", "2024-04-01T01:00:00Z"]),
+            ("Australia/Lord_Howe", "02:15", "2024-10-05", ["2024-10-04T15:45:00Z", "2024-10-05T15:45:00Z", "2024-10-06T15:15:00Z"]),
+        ] {
+            let zone: Zone = zone.parse().unwrap();
+            let rule = SlotRule { at: Some(at.parse().unwrap()), ..SlotRule::default() };
+            let grid = SlotGrid::with_rule(Cadence::DAY, TimeMark::Start, &rule, &zone).unwrap();
+            let first = days_since_1970(from.parse().unwrap());
+            let starts = [0, 1, 2].map(|day| grid.interval_of(SlotRange::new(first + day, first + day + 1)).unwrap().from());
+            assert_eq!(starts, times.map(self::at), "{at} in {zone:?}");
+        }
+        let repeats = |zone: &str, time_s: u32| zone.parse::<Zone>().unwrap().repeats(time_s);
+        assert!(repeats("America/New_York", 5_400) && !repeats("America/New_York", 7_200) && !repeats("America/New_York", 3_599));
+        assert!(repeats("Europe/Berlin", 7_200) && repeats("Europe/Berlin", 10_799) && !repeats("Europe/Berlin", 10_800));
+        assert!(!repeats("UTC", 5_400) && !repeats("Asia/Kolkata", 5_400));
+        // Of the date that Samoa skipped, nothing is left.
+        let zone: Zone = "Pacific/Apia".parse().unwrap();
+        let rule = SlotRule { at: Some("02:30".parse().unwrap()), ..SlotRule::default() };
+        let grid = SlotGrid::with_rule(Cadence::DAY, TimeMark::Start, &rule, &zone).unwrap();
+        let december = grid.slots_in(&Interval::new(at("2011-12-20T00:00:00Z"), at("2012-01-02T00:00:00Z")).unwrap());
+        assert_eq!(grid.skipped(december).collect::<Vec<_>>(), [days_since_1970(Date::constant(2011, 12, 30))]);
     }
 
     #[test]

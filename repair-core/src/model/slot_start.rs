@@ -54,7 +54,7 @@ impl SlotStart {
         self.time_s
     }
 
-    pub(super) fn whole_days(self) -> bool {
+    pub(crate) fn whole_days(self) -> bool {
         self.time_s == 0
     }
 

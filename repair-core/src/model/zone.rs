@@ -92,6 +92,18 @@ impl Zone {
         Timestamp::from_microsecond(instant).map_err(|_| too_far())
     }
 
+    /// The first instant of a local time, as times of tables are read with `skipped: shift`: one that the clock skips is as much later as it skips,
+    /// so where it goes from two to three, half past two is half past three.
+    ///
+    /// # Errors
+    /// `invalid` at the ends of the range of instants.
+    pub(crate) fn shifted(&self, local: DateTime) -> Result<Timestamp> {
+        let instant = self.instants(local).and_then(|instants| match instants {
+            Instants::One(us) | Instants::Two(us, _) | Instants::None(us) => Timestamp::from_microsecond(us).ok(),
+        });
+        instant.ok_or_else(|| Error::invalid(format!("{local} in {} is outside the range of instants", self.name)))
+    }
+
     /// A day, from its first instant to that of the next.
     ///
     /// # Errors
@@ -99,6 +111,20 @@ impl Zone {
     pub fn day(&self, date: Date) -> Result<super::Interval> {
         let next = date.tomorrow().map_err(|_| Error::invalid(format!("{date} has no next day")))?;
         super::Interval::new(self.start(date.at(0, 0, 0, 0))?, self.start(next.at(0, 0, 0, 0))?)
+    }
+
+    /// Whether a time of day, in seconds since midnight, came twice on some day from 2000 to 2040, because the clock went back over it.
+    pub(crate) fn repeats(&self, time_s: u32) -> bool {
+        const DAY_S: i64 = 86_400;
+        let (from, to) = (Timestamp::constant(946_684_800, 0), Timestamp::constant(2_208_988_800, 0));
+        let changes = self.changes(from, to);
+        changes.windows(2).any(|pair| match pair {
+            [(_, before), (change_s, after)] if after < before => {
+                let since = (i64::from(time_s) - (change_s + i64::from(*after))).rem_euclid(DAY_S);
+                since < i64::from(before - after)
+            }
+            _ => false,
+        })
     }
 
     /// The changes of the clock in a stretch of time: the instant in seconds since the epoch, and the offset from UTC in seconds that holds

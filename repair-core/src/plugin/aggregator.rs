@@ -130,6 +130,12 @@ pub trait Aggregator: Send + Sync {
         None
     }
 
+    /// Whether it reads which slots were found, so that its request must hold them. Otherwise the request has the scope and the counts of the
+    /// findings, and no gaps, which are then not read.
+    fn needs_gaps(&self) -> bool {
+        true
+    }
+
     /// Computes and writes. Doing it twice has the effect of doing it once.
     ///
     /// # Errors

@@ -489,7 +489,10 @@ fn not_a(text: &str, column: &str, kind: &DataType, csv: &Csv) -> String {
             format!("write true or false, or declare the column, `columns: {{ {column}: text }}`")
         }
         _ if is_word => {
-            format!("if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table")
+            format!(
+                "if it means that there is no value, add `columns: {{ {column}: {{ nulls: [\"{shown}\"] }} }}` to the table; if it is one, declare the column: \
+                 `columns: {{ {column}: text }}`"
+            )
         }
         DataType::Int64 if is_number() => declare("number"),
         DataType::Float64 if plain_number(text, csv).is_some_and(|number| number.parse().is_ok_and(|float| is_beyond(float, &number))) => {

@@ -37,6 +37,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use repair_core::builtin::target::{self, target};
 use repair_core::lake::rollup::{Function, Measure, Rollup};
@@ -58,7 +59,9 @@ use crate::bar::{CLOSE, HIGH, LOW, OPEN, VOLUME};
 const MOST_HOURS_AT_ONCE: u64 = 1 << 19;
 /// How many of them are read, in a lake of files, before they are written while the next ones are read: fewer than one rollup may cover, since of what is
 /// read, all is in memory. A lake that is queried answers as much as it may with one query.
-const HOURS_OF_STRETCH: u64 = MOST_HOURS_AT_ONCE / 2;
+const HOURS_OF_STRETCH: u64 = MOST_HOURS_AT_ONCE / 4;
+/// How many stretches of a lake of files are read at the same time, so that one has threads while another is put together by one.
+const STRETCHES_AT_ONCE: usize = 2;
 /// How many hours are written at once, held in memory at about 100 bytes each: those of a partition, or of the whole table if it has none.
 const MOST_HOURS: usize = 5_000_000;
 
@@ -145,6 +148,10 @@ impl Aggregator for HourlyBars {
         vec![(self.config.table.clone(), measures().into_iter().map(|measure| measure.column).collect())]
     }
 
+    fn needs_gaps(&self) -> bool {
+        false
+    }
+
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let scope = self.scope(request)?;
         let table = context.table(&self.config.table)?;
@@ -175,23 +182,17 @@ impl Aggregator for HourlyBars {
             stretches.extend(stretches::cut(&changed, unit, at_once / scope.keys.len().max(1) as u64)?);
         }
         let mut usage = Usage::default();
-        let mut next = match stretches.first() {
-            Some(first) => Some(job.read(first, most_hours).await?),
-            None => None,
-        };
+        // A query may cost, so no more of them run than one.
+        let at_once = if context.lake.is_queried() { 1 } else { STRETCHES_AT_ONCE };
+        let reads = stream::iter(stretches.clone()).map(|stretch| job.read(stretch, most_hours)).buffered(at_once);
+        futures::pin_mut!(reads);
+        let mut next = reads.next().await.transpose()?;
         for (done, stretch) in (1u64..).zip(&stretches) {
             let Some(read) = next.take() else { break };
-            let after = usize::try_from(done).ok().and_then(|done| stretches.get(done));
-            let read_next = async {
-                match after {
-                    Some(after) => job.read(after, most_hours).await.map(Some),
-                    None => Ok(None),
-                }
-            };
-            // The next stretch is read while this one is written. What was begun is ended, even if the other fails.
-            let (written, after) = futures::join!(job.write(stretch, read, &mut summaries), read_next);
+            // The next stretches are read while this one is written. What was begun is ended, even if the other fails.
+            let (written, after) = futures::join!(job.write(stretch, read, &mut summaries), reads.next());
             usage += written?;
-            next = after?;
+            next = after.transpose()?;
             context.progress.advance(&context.step, done, stretches.len() as u64);
         }
         if let Some(known) = known.filter(|_| !stretches.is_empty()) {
@@ -265,10 +266,10 @@ impl Job<'_> {
     }
 
     /// Reads the hours of a stretch.
-    async fn read(&self, stretch: &Interval, most_hours: u64) -> Result<Read> {
+    async fn read(&self, stretch: Interval, most_hours: u64) -> Result<Read> {
         let mut read = Read::default();
         let mut count = 0;
-        for piece in stretches::cut(stretch, Some(PartitionUnit::Hour), most_hours)? {
+        for piece in stretches::cut(&stretch, Some(PartitionUnit::Hour), most_hours)? {
             self.context.check_cancelled()?;
             let hours = self.hours(&piece, &mut read).await?;
             count += hours.iter().map(RecordBatch::num_rows).sum::<usize>();
@@ -282,7 +283,7 @@ impl Job<'_> {
         }
         if read.hours.is_empty() {
             // A table without rows has columns, too.
-            let nothing = RecordBatch::new_empty(self.rollup(stretch, Vec::new()).schema(self.table, &self.columns)?);
+            let nothing = RecordBatch::new_empty(self.rollup(&stretch, Vec::new()).schema(self.table, &self.columns)?);
             read.hours.push(assemble::rows(&self.into, &self.scope.keys, &[], &nothing)?);
         }
         Ok(read)

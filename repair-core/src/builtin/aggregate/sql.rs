@@ -81,6 +81,10 @@ impl Aggregator for Sql {
         })
     }
 
+    fn needs_gaps(&self) -> bool {
+        false
+    }
+
     async fn aggregate(&self, context: &StepContext, request: AggregateRequest<'_>) -> Result<Aggregated> {
         let read = request.findings.map(|findings| findings.scope.table.as_str());
         // Checked before the query, which may take long. The time column of a new table is only known after it.

@@ -1,6 +1,6 @@
 //! Artifacts hold, as columns, what is too big for the journal: the gaps that a detector found, and the units of a repair step.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 use crate::lake::rollup::column;
 use crate::lake::{Artifacts, BatchStream};
-use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, Quarantine, SlotRange, Unit};
+use crate::model::{BadCells, Cells, Fingerprint, Fingerprints, GapList, Key, Quarantine, Runs, SlotRange, Unit};
 use crate::plugin::PlannedUnits;
 
 const KEY: &str = "key";
@@ -102,35 +102,34 @@ fn slots_to_batch(gaps: &GapList, judged: &Fingerprints, cells: &Cells, deleted:
 /// # Errors
 /// `invalid` if the columns do not hold gaps.
 pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapList, Fingerprints, Cells, GapList)> {
-    let (mut gaps, mut judged, mut cells) = (GapList::default(), Fingerprints::default(), Cells::default());
-    let mut deleted = GapList::default();
-    // Those of the earlier stretches.
-    let mut before = GapList::default();
+    let (mut judged, mut cells) = (Fingerprints::default(), Cells::default());
+    let (mut gaps, mut deleted): (BTreeMap<Key, Runs>, BTreeMap<Key, Runs>) = Default::default();
     let mut lists: HashMap<String, Arc<[String]>> = HashMap::new();
-    let mut last: Option<(String, Key)> = None;
     while let Some(batch) = batches.try_next().await? {
         let batch = &batch;
         let keys = text(batch, KEY)?;
         let number = |name| column(batch, name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| not_ours(name));
         let (first, end) = (number(FIRST)?, number(END)?);
+        let slots = |row: usize| SlotRange::new(first.value(row), end.value(row));
         let prints = batch.column_by_name(JUDGED).map(|_| self::text(batch, JUDGED)).transpose()?;
         let names = batch.column_by_name(CELLS).map(|_| self::text(batch, CELLS)).transpose()?;
         let removals = batch.column_by_name(DELETED).map(|column| column.as_boolean_opt().ok_or_else(|| not_ours(DELETED))).transpose()?;
-        for row in 0..batch.num_rows() {
-            let text = keys.value(row);
-            let key = match &last {
-                Some((known, key)) if *known == text => key.clone(),
-                _ => Key::new(from_json::<Vec<String>>(text)?),
-            };
-            let slots = SlotRange::new(first.value(row), end.value(row));
-            if last.as_ref().is_some_and(|(_, last)| key < *last) {
-                before.append(std::mem::take(&mut gaps));
+        let mut begin = 0;
+        while begin < batch.num_rows() {
+            // There are many gaps of a key, one after the other.
+            let text = keys.value(begin);
+            let of_key = begin..(begin + 1..batch.num_rows()).find(|row| keys.value(*row) != text).unwrap_or(batch.num_rows());
+            begin = of_key.end;
+            let key = Key::new(from_json::<Vec<String>>(text)?);
+            let runs = gaps.entry(key.clone()).or_default();
+            of_key.clone().for_each(|row| runs.push(slots(row)));
+            if let Some(removals) = removals {
+                for row in of_key.clone().filter(|row| removals.value(*row)) {
+                    deleted.entry(key.clone()).or_default().push(slots(row));
+                }
             }
-            gaps.push(&key, slots);
-            if removals.is_some_and(|removals| removals.value(row)) {
-                deleted.push(&key, slots);
-            }
-            if let Some(prints) = prints.filter(|prints| prints.is_valid(row)) {
+            let Some(prints) = prints else { continue };
+            for row in of_key.filter(|row| prints.is_valid(*row)) {
                 let print = Fingerprint::parse(prints.value(row))?;
                 match names.filter(|names| names.is_valid(row)).map(|names| names.value(row)) {
                     None => judged.insert(&key, first.value(row), print),
@@ -147,16 +146,9 @@ pub(crate) async fn gaps_from_batches(mut batches: BatchStream) -> Result<(GapLi
                     }
                 }
             }
-            if last.as_ref().is_none_or(|(known, _)| known != text) {
-                last = Some((text.to_owned(), key));
-            }
         }
     }
-    if !before.is_empty() {
-        before.append(gaps);
-        gaps = before;
-    }
-    Ok((gaps, judged, cells, deleted))
+    Ok((GapList::of_keys(gaps), judged, cells, GapList::of_keys(deleted)))
 }
 
 /// The gaps that a detector found, from the artifact that its findings name.

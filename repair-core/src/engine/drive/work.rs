@@ -250,7 +250,8 @@ impl Work {
             }
             Job::Aggregate { aggregator, of } => {
                 let findings = match &of {
-                    Some(of) => Some(self.findings(of).await?),
+                    Some(of) if aggregator.needs_gaps() => Some(self.findings(of).await?),
+                    Some(of) => Some(recorded(of)),
                     None => None,
                 };
                 let began = self.context.clock.now();
@@ -570,15 +571,20 @@ pub async fn findings_of(lake: &dyn Lake, run: &str, record: &FindingsRecord) ->
     let batches = lake.get_artifact(run, &record.artifact).await?;
     let (gaps, judged, cells, deleted) = artifact::gaps_from_batches(batches).await?;
     let seen = seen::seen_of(lake, run, record).await?;
-    Ok(Findings {
+    Ok(Findings { gaps, judged, cells, deleted, aside: seen.aside, ..recorded(record) })
+}
+
+/// What the record itself says of what was found, without any gaps.
+fn recorded(record: &FindingsRecord) -> Findings {
+    Findings {
         kind: record.kind,
         scope: record.scope.clone(),
         counts: record.counts,
-        gaps,
-        judged,
-        cells,
-        deleted,
-        aside: seen.aside,
+        gaps: GapList::default(),
+        judged: Fingerprints::default(),
+        cells: Cells::default(),
+        deleted: GapList::default(),
+        aside: GapList::default(),
         seen: None,
         examples: record.examples.clone(),
         quarantine: Quarantine::default(),
@@ -587,7 +593,7 @@ pub async fn findings_of(lake: &dyn Lake, run: &str, record: &FindingsRecord) ->
         hold_until: None,
         others: Vec::new(),
         usage: Usage::default(),
-    })
+    }
 }
 
 /// The counts of the whole scope, when checking only its gaps again gave the counts `again`.

@@ -532,6 +532,14 @@ impl Table {
             None if !self.slots.is_plain() => return Err(Error::invalid("where slots begin is given, but no `cadence`; add one")),
             None => {}
         }
+        if let (Some(at), Repeated::Later, true) = (self.slots.at, self.reading.repeated, self.cadence.is_some_and(Cadence::is_days))
+            && !at.whole_days()
+            && self.day_zone().repeats(at.time_s())
+        {
+            return Err(Error::invalid(format!(
+                "slots begin at `{at}`, which comes twice when the clock goes back, and then they begin with the first of the two; with `repeated: later`, the                  row of that day would not be in its slot; write `repeated: earlier`"
+            )));
+        }
         if let Some(layout) = &self.layout {
             if layout.path.finest().is_some_and(|finest| finest > PathField::Hour) {
                 return Err(Error::invalid(format!("the finest part of `{}` under `partition_by` can be the hour, %H", layout.path)));
