@@ -773,7 +773,7 @@ mod tests {
             assert_eq!(values("note").as_string::<i32>().iter().collect::<Vec<_>>(), [Some("-"), None, Some("x")]);
             table.columns.clear();
             let error = decode(format, text.as_bytes().to_vec(), &table, Some(&columns)).unwrap_err();
-            assert!(error.message().ends_with("add `columns: { v: { nulls: [\"-\"] } }` to the table"), "{error}");
+            assert!(error.message().contains("add `columns: { v: { nulls: [\"-\"] } }` to the table"), "{error}");
             table.columns.insert("v".to_owned(), repair_core::model::ColumnRule::default().with_nulls(["-"]));
         }
         let none = decode(RowFormat::Csv, csv.replace("a,2024-03-04T02", "N/A,2024-03-04T02").into_bytes(), &table, Some(&columns));

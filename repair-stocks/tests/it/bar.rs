@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use repair_core::builtin::repair::CarryRule;
-use repair_stocks::bar::believable;
+use repair_stocks::bar::{Bar, believable};
 use repair_stocks::carry_forward::LastPrice;
 
 use crate::common::{bars, batch, number};
@@ -38,6 +38,19 @@ fn a_bar_is_believed_only_if_a_market_can_have_made_it() {
                 assert!(said.contains(flaw) && said.contains("MSFT") && said.contains(MINUTE), "{bar:?}: {said}");
             }
         }
+    }
+}
+
+#[test]
+fn a_batch_is_believed_exactly_if_no_bar_has_a_flaw() {
+    let values = [f64::NAN, f64::INFINITY, -1.0, -0.0, 1.0, 2.0];
+    let number = |at: usize| values[at % values.len()];
+    for at in 0..values.len().pow(5) {
+        let bar = [0, 1, 2, 3, 4].map(|column| number(at / values.len().pow(column)));
+        let [open, high, low, close, volume] = bar;
+        let flaw = Bar { open, high, low, close, volume }.flaw();
+        let believed = believable(&bars(), &batch(&bars(), &[("IBM", MINUTE, bar)]));
+        assert_eq!(believed.is_ok(), flaw.is_none(), "{bar:?}: {flaw:?}");
     }
 }
 

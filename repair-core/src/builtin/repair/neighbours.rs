@@ -62,9 +62,29 @@ impl Row {
 /// The slots next to the gaps of a key, in order, each once.
 type OfKey = Vec<Neighbour>;
 
-fn find(of_key: &mut OfKey, slot: i64) -> Option<&mut Neighbour> {
-    let at = of_key.binary_search_by_key(&slot, |neighbour| neighbour.slot).ok()?;
-    of_key.get_mut(at)
+/// Finds slots among items in order of theirs, quickly if those that are sought come in order, too.
+#[derive(Default)]
+struct Cursor(usize);
+
+impl Cursor {
+    fn find<'a, T>(&mut self, items: &'a mut [T], slot: i64, of: impl Fn(&T) -> i64) -> Option<&'a mut T> {
+        /// So many steps take about as long as a search.
+        const STEPS: usize = 8;
+        let is_before = |at: usize| items.get(at).is_some_and(|item| of(item) < slot);
+        let is_behind = self.0.checked_sub(1).is_some_and(|last| !is_before(last));
+        self.0 = match (self.0..self.0 + STEPS).find(|at| !is_before(*at)) {
+            Some(at) if !is_behind => at,
+            _ => items.partition_point(|item| of(item) < slot),
+        };
+        items.get_mut(self.0).filter(|item| of(item) == slot)
+    }
+}
+
+/// A slot that is compared.
+struct Pair {
+    slot: i64,
+    own: Place,
+    theirs: Option<Place>,
 }
 
 /// The table's own rows next to the gaps that a step repairs.
@@ -135,10 +155,14 @@ impl Neighbours {
         let (index, mut kept) = (self.rows.len(), 0);
         let mut wanted = BooleanBufferBuilder::new(batch.num_rows());
         for run in rows.runs() {
-            let mut of_key = self.by_key.get_mut(&rows.key(run.start));
+            let Some(of_key) = self.by_key.get_mut(&rows.key(run.start)) else {
+                wanted.append_n(run.len(), false);
+                continue;
+            };
+            let mut cursor = Cursor::default();
             for row in run {
                 let slot = grid.slot_of_row(rows.times.value(row)).filter(|_| rows.times.is_valid(row) && repaired_by.is_null(row));
-                let neighbour = slot.and_then(|slot| find(of_key.as_mut()?, slot));
+                let neighbour = slot.and_then(|slot| cursor.find(of_key, slot, |neighbour| neighbour.slot));
                 wanted.append(neighbour.is_some());
                 if let Some(neighbour) = neighbour {
                     neighbour.row = if matches!(neighbour.row, Row::None) { Row::one((index, kept)) } else { Row::Several };
@@ -154,7 +178,7 @@ impl Neighbours {
 
     /// Where a plausible answer differs from the table next to the gaps of a unit.
     pub(super) fn conflicts(&self, question: &Question<'_>, wanted: &[Wanted], answer: &Answer) -> Result<Conflicts> {
-        let mut compared: BTreeMap<Key, BTreeMap<i64, (Place, Option<Place>)>> = BTreeMap::new();
+        let mut compared: BTreeMap<&Key, Vec<Pair>> = BTreeMap::new();
         for of_key in wanted {
             let Some(slots) = self.by_key.get(&of_key.key) else { continue };
             let mut gaps = SlotSet::new(question.grid.cadence(), question.slots);
@@ -165,9 +189,14 @@ impl Neighbours {
                     && gaps.contains(neighbour.gap())
                 {
                     let own = (batch as usize, row as usize);
-                    compared.entry(of_key.key.clone()).or_default().insert(neighbour.slot, (own, None));
+                    compared.entry(&of_key.key).or_default().push(Pair { slot: neighbour.slot, own, theirs: None });
                 }
             }
+        }
+        // A key may be wanted more than once.
+        for pairs in compared.values_mut() {
+            pairs.sort_by_key(|pair| pair.slot);
+            pairs.dedup_by_key(|pair| pair.slot);
         }
         let mut conflicts = Conflicts { not_compared: self.not_compared(wanted), ..Conflicts::default() };
         if compared.is_empty() {
@@ -176,24 +205,25 @@ impl Neighbours {
         for (index, batch) in answer.rows.iter().enumerate() {
             let rows = KeyTime { keys: rollup::key_columns(question.table, batch)?, times: times(question.table, batch)? };
             for run in rows.runs() {
-                let Some(of_key) = compared.get_mut(&rows.key(run.start)) else { continue };
+                let Some(pairs) = compared.get_mut(&rows.key(run.start)) else { continue };
+                let mut cursor = Cursor::default();
                 for row in run {
-                    if let Some((_, theirs)) = of_key.get_mut(&question.grid.slot_of_us(rows.times.value(row))) {
-                        *theirs = Some((index, row));
+                    if let Some(pair) = cursor.find(pairs, question.grid.slot_of_us(rows.times.value(row)), |pair| pair.slot) {
+                        pair.theirs = Some((index, row));
                     }
                 }
             }
         }
-        let pairs = compared.values().flat_map(BTreeMap::values).filter_map(|(own, theirs)| Some((*own, (*theirs)?)));
+        let pairs = compared.values().flatten().filter_map(|pair| Some((pair.own, pair.theirs?)));
         let mut same = self.are_same(question.table, answer, &pairs.collect::<Vec<_>>()).into_iter();
         for (key, slots) in compared {
-            for (slot, (own, theirs)) in slots {
+            for Pair { slot, own, theirs } in slots {
                 let differs = match theirs {
                     Some(_) if same.next() == Some(true) => None,
                     Some(theirs) => self.difference(question.table, own, (answer, theirs)),
                     None => {
                         let start = question.grid.start_of(slot);
-                        let vouched = answer.covered.iter().any(|covered| covered.key == key && covered.interval.contains(start));
+                        let vouched = answer.covered.iter().any(|covered| covered.key == *key && covered.interval.contains(start));
                         vouched.then(|| "the table has a row, but the source says that there is none".to_owned())
                     }
                 };
@@ -291,6 +321,22 @@ fn text(value: &ArrayRef) -> String {
 mod tests {
     use super::*;
     use crate::model::{Cadence, Counts, GapList, Scope, TimeMark, Usage};
+
+    #[test]
+    fn a_cursor_finds_slots_in_any_order() {
+        let mut items: Vec<i64> = (0..100).map(|number| number * number % 7 + number * 3).collect();
+        items.sort_unstable();
+        items.dedup();
+        let mut cursor = Cursor::default();
+        let mut state = 7i64;
+        for turn in 0..5_000 {
+            state = (state * 48_271) % 2_147_483_647;
+            let slot = if turn % 3 == 0 { state % 320 - 5 } else { turn / 20 };
+            let expected = items.binary_search(&slot).ok().map(|at| items[at]);
+            assert_eq!(cursor.find(&mut items, slot, |item| *item).copied(), expected, "{slot}");
+        }
+        assert!(cursor.find(&mut Vec::<i64>::new(), 5, |item| *item).is_none());
+    }
 
     #[test]
     fn a_slot_next_to_a_gap_takes_24_bytes() {
