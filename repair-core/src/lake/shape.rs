@@ -1,19 +1,27 @@
 //! The one shape of batches: keys as UTF-8, the time column as microseconds in UTC, all others as the table has them. Values only, no I/O.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::lake::overlay;
 use crate::model::{Format, Key, Table};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, FixedSizeListArray, GenericListArray, RecordBatch, RecordBatchOptions, StringArray,
+    TimestampMicrosecondArray, make_comparator,
+};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{CastOptions, SortOptions, cast_with_options};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Date32Type, Field, Float64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
 use arrow::util::display::array_value_to_string;
+use jiff::Span;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::partition::SECOND_US;
@@ -39,22 +47,75 @@ pub fn cast_exact(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         return Ok(array.clone());
     }
     let done = cast_strict(array, to)?;
-    let same = if from.is_floating() && to.is_floating() {
-        let (before, after) = (cast_strict(array, &DataType::Float64)?, cast_strict(&done, &DataType::Float64)?);
+    if are_kept(array, &done)? { Ok(done) } else { Err(Error::invalid(format!("{from} values would change as {to}"))) }
+}
+
+/// Whether values that were cast are still the same.
+fn are_kept(before: &ArrayRef, after: &ArrayRef) -> Result<bool> {
+    let (from, to) = (before.data_type(), after.data_type());
+    if from == to {
+        return Ok(true);
+    }
+    if from.is_floating() && to.is_floating() {
+        let (before, after) = (cast_strict(before, &DataType::Float64)?, cast_strict(after, &DataType::Float64)?);
         let infinite =
-            |values: &ArrayRef| values.as_primitive::<arrow::datatypes::Float64Type>().iter().flatten().filter(|v| v.is_infinite()).count();
-        infinite(&before) == infinite(&after)
-    } else if from.is_decimal() && to.is_floating() {
-        are_same_numbers(array, &done)?
-    } else if from.is_floating() && to.is_decimal() {
-        are_same_numbers(&done, array)?
-    } else if matches!(from, DataType::Null) || (is_text(from) && is_text(to)) {
-        true
-    } else {
-        let back = cast_strict(&done, from)?;
-        arrow::compute::kernels::cmp::not_distinct(array, &back)?.true_count() == array.len()
-    };
-    if same { Ok(done) } else { Err(Error::invalid(format!("{from} values would change as {to}"))) }
+            |values: &ArrayRef| values.as_primitive::<Float64Type>().iter().flatten().filter(|value| value.is_infinite()).count();
+        return Ok(infinite(&before) == infinite(&after));
+    }
+    if from.is_decimal() && to.is_floating() {
+        return are_same_numbers(before, after);
+    }
+    if from.is_floating() && to.is_decimal() {
+        return are_same_numbers(after, before);
+    }
+    if matches!(from, DataType::Null) || (is_text(from) && is_text(to)) {
+        return Ok(true);
+    }
+    if is_text(from) && is_bytes(to) {
+        return Err(Error::invalid(
+            "text does not say which bytes it stands for; declare the column of the table as `text` if its bytes are text, or take them from a table that \
+             holds bytes, such as one of Parquet",
+        ));
+    }
+    if let (Some(before), Some(after)) = (before.as_struct_opt(), after.as_struct_opt()) {
+        for (name, values) in before.column_names().into_iter().zip(before.columns()) {
+            // That a field has the same type does not say that the cast took it from the same field.
+            let is_kept = match after.column_by_name(name) {
+                Some(cast) if cast.data_type() == values.data_type() => same_values(values, cast)?.count_set_bits() == values.len(),
+                Some(cast) => are_kept(values, cast)?,
+                None => false,
+            };
+            if !is_kept {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    if let (Some(before), Some(after)) = (items(before), items(after)) {
+        return Ok(before.len() == after.len() && are_kept(&before, &after)?);
+    }
+    let back = cast_strict(after, from)?;
+    Ok(same_values(before, &back)?.count_set_bits() == before.len())
+}
+
+/// The items of all lists of a column, or the entries of its maps.
+fn items(lists: &ArrayRef) -> Option<ArrayRef> {
+    let of_lists =
+        || lists.as_list_opt::<i32>().map(GenericListArray::values).or_else(|| lists.as_list_opt::<i64>().map(GenericListArray::values));
+    let of_list = of_lists().or_else(|| lists.as_fixed_size_list_opt().map(FixedSizeListArray::values)).cloned();
+    of_list.or_else(|| lists.as_map_opt().map(|maps| Arc::new(maps.entries().clone()) as ArrayRef))
+}
+
+/// In which rows two columns of one type have the same value, which may be a list or a record. Nulls are the same.
+///
+/// # Errors
+/// `invalid` if their values cannot be compared.
+pub fn same_values(one: &ArrayRef, other: &ArrayRef) -> Result<BooleanBuffer> {
+    if !one.data_type().is_nested() {
+        return Ok(not_distinct(one, other)?.values().clone());
+    }
+    let compare = make_comparator(one.as_ref(), other.as_ref(), SortOptions::default())?;
+    Ok(BooleanBuffer::collect_bool(one.len(), |row| compare(row, row) == Ordering::Equal))
 }
 
 /// Whether decimals are the numbers that floats print: each float is the nearest to its decimal, and has the decimal's digits. Arrow's casts
@@ -100,6 +161,10 @@ pub fn is_text(kind: &DataType) -> bool {
         DataType::Dictionary(_, values) => is_text(values),
         _ => false,
     }
+}
+
+fn is_bytes(kind: &DataType) -> bool {
+    matches!(kind, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
 fn is_key(kind: &DataType) -> bool {
@@ -179,7 +244,8 @@ fn refuse_nulls(table: &Table, role: &str, column: &str, array: &dyn Array) -> R
     }
 }
 
-/// The time column as microseconds in UTC, without nulls. A time without a zone is taken as UTC; finer units are rounded down.
+/// The time column as microseconds in UTC, without nulls. A time without a zone is taken as UTC, and a date is its start in the zone of the table's
+/// dates; finer units are rounded down.
 ///
 /// # Errors
 /// `invalid` if it has nulls, or is not a time.
@@ -200,9 +266,32 @@ pub fn instants(table: &Table, array: &ArrayRef) -> Result<TimestampMicrosecondA
         DataType::Timestamp(TimeUnit::Nanosecond, _) => {
             array.as_primitive::<TimestampNanosecondType>().unary(|value| value.div_euclid(1_000))
         }
-        _ => array.as_primitive::<Date32Type>().unary(|days| i64::from(days) * 86_400 * SECOND_US),
+        _ => starts(table, array.as_primitive::<Date32Type>())?,
     };
     Ok(times.with_timezone("UTC"))
+}
+
+/// When dates begin, in the zone in which dates of the table are times.
+fn starts(table: &Table, dates: &Date32Array) -> Result<TimestampMicrosecondArray> {
+    let zone = table.date_zone();
+    if zone.is_utc() {
+        return Ok(dates.unary(|days| i64::from(days) * 86_400 * SECOND_US));
+    }
+    let mut known: HashMap<i32, i64> = HashMap::new();
+    let start = |&days: &i32| match known.get(&days) {
+        Some(start_us) => Ok(*start_us),
+        None => {
+            let date = Date::constant(1970, 1, 1).checked_add(Span::new().try_days(days).map_err(out_of_range)?).map_err(out_of_range)?;
+            let start_us = zone.start(date.at(0, 0, 0, 0))?.as_microsecond();
+            known.insert(days, start_us);
+            Ok(start_us)
+        }
+    };
+    dates.values().iter().map(start).collect::<Result<Vec<i64>>>().map(TimestampMicrosecondArray::from)
+}
+
+fn out_of_range(error: jiff::Error) -> Error {
+    Error::invalid("a date is out of range").because(error)
 }
 
 /// Checks that keys have as many values as the table has key columns; others would silently match nothing.
@@ -865,7 +954,8 @@ fn equal_to_first(column: &StringArray, first: usize, end: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Decimal128Array, Float64Array, Int64Array, TimestampNanosecondArray};
+    use arrow::array::{Decimal128Array, Float64Array, Float64Builder, Int64Array, ListBuilder, StructArray, TimestampNanosecondArray};
+    use arrow::datatypes::Int32Type;
 
     use super::*;
 
@@ -910,6 +1000,73 @@ mod tests {
         assert!(
             cast_exact(&(Arc::new(Float64Array::from(vec![4_015_734_729_356_083.0])) as ArrayRef), &DataType::Decimal128(17, 1)).is_err()
         );
+    }
+
+    #[test]
+    fn lists_and_records_are_kept_if_all_that_they_hold_is() {
+        let field = |name: &str, kind: DataType| Arc::new(Field::new(name, kind, true));
+        let list = |kind: DataType| DataType::List(field("item", kind));
+        let record = |kind: DataType| DataType::Struct([field("n", kind), field("of", list(DataType::Utf8))].into_iter().collect());
+        let items = [vec![Some(1.0), None], vec![], vec![Some(0.1)]];
+        let floats = |all: &[Vec<Option<f64>>]| {
+            let mut lists = ListBuilder::new(Float64Builder::new());
+            all.iter().for_each(|items| lists.append_value(items.iter().copied()));
+            lists.append_null();
+            Arc::new(lists.finish()) as ArrayRef
+        };
+        let (some, whole) = (floats(&items), floats(&items[..2]));
+        assert!(cast_exact(&some, &list(DataType::Float32)).is_ok());
+        assert!(cast_exact(&some, &list(DataType::Decimal128(10, 2))).is_ok());
+        assert!(cast_exact(&some, &list(DataType::Int32)).is_err());
+        let done = cast_exact(&whole, &list(DataType::Int32)).unwrap();
+        assert_eq!(done.as_list::<i32>().value(0).as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(1), None]);
+        assert!(done.is_null(2));
+        let of_records = |numbers: Vec<i64>| {
+            let of: ArrayRef = cast_strict(&floats(&items[..numbers.len() - 1]), &list(DataType::Utf8)).unwrap();
+            let columns =
+                [(field("n", DataType::Int64), Arc::new(Int64Array::from(numbers)) as ArrayRef), (field("of", of.data_type().clone()), of)];
+            Arc::new(StructArray::from(columns.to_vec())) as ArrayRef
+        };
+        assert!(cast_exact(&of_records(vec![1, 2]), &record(DataType::Int16)).is_ok());
+        assert!(cast_exact(&of_records(vec![1, 1 << 20]), &record(DataType::Int16)).is_err());
+        assert!(cast_exact(&of_records(vec![1, (1 << 53) + 1]), &record(DataType::Float64)).is_err());
+        let same = same_values(&some, &floats(&[items[0].clone(), vec![None], items[2].clone()])).unwrap();
+        assert_eq!(same.iter().collect::<Vec<_>>(), [true, false, true, true]);
+    }
+
+    #[test]
+    fn a_date_begins_in_the_zone_of_the_table() {
+        let dates: ArrayRef = Arc::new(Date32Array::from(vec![19_812, 19_813, 19_812]));
+        let mut table = Table { cadence: Some(crate::model::Cadence::DAY), ..table() };
+        let starts = |table: &Table| {
+            let at = |us: &i64| jiff::Timestamp::from_microsecond(*us).unwrap().to_string();
+            instants(table, &dates).unwrap().values().iter().map(at).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(&table), ["2024-03-30T00:00:00Z", "2024-03-31T00:00:00Z", "2024-03-30T00:00:00Z"]);
+        table.zone = Some("Europe/Berlin".parse().unwrap());
+        assert_eq!(starts(&table), ["2024-03-29T23:00:00Z", "2024-03-30T23:00:00Z", "2024-03-29T23:00:00Z"]);
+        table.zone = Some("America/New_York".parse().unwrap());
+        assert_eq!(starts(&table), ["2024-03-30T04:00:00Z", "2024-03-31T04:00:00Z", "2024-03-30T04:00:00Z"]);
+    }
+
+    #[test]
+    fn text_is_not_taken_for_bytes_and_fields_are_not_swapped() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["01ff"]));
+        assert!(cast_exact(&text, &DataType::Binary).unwrap_err().to_string().contains("which bytes"));
+        let record = |names: [&str; 2]| {
+            let of = |at: usize| {
+                (
+                    Arc::new(Field::new(names[at], DataType::Int64, true)),
+                    Arc::new(Int64Array::from(vec![i64::from(names[at] == "b")])) as ArrayRef,
+                )
+            };
+            Arc::new(StructArray::from(vec![of(0), of(1)])) as ArrayRef
+        };
+        let (one, other) = (record(["a", "b"]), record(["b", "a"]));
+        // Fields are found by name, or it is refused.
+        if let Ok(cast) = cast_exact(&one, other.data_type()) {
+            assert!(same_values(&cast, &other).unwrap().value(0));
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt64Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{cast, filter_record_batch, take};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
@@ -297,7 +296,7 @@ fn compared_columns<'a>(
 /// Which values are equal at the precision of both types: a column of 32-bit floats cannot hold every 64-bit value. A whole number equals
 /// no fraction. Values that cannot be compared count as equal.
 fn same_values(one: &ArrayRef, other: &ArrayRef) -> BooleanBuffer {
-    let equal = |a: &ArrayRef, b: &ArrayRef| not_distinct(a, b).map(|same| same.values().clone()).ok();
+    let equal = |a: &ArrayRef, b: &ArrayRef| shape::same_values(a, b).ok();
     let is_whole = |kind: &DataType| kind.is_integer() || *kind == DataType::Boolean;
     let cast_equal = |a: &ArrayRef, b: &ArrayRef| {
         let loses = is_whole(a.data_type()) && !is_whole(b.data_type()) && b.data_type().is_numeric();

@@ -142,8 +142,12 @@ fn repaired(
             Some(column) if table.key.contains(name) => Arc::new(shape::key_text(table, name, column)?),
             Some(column) => shape::cast_exact(column, field.data_type()).map_err(|error| {
                 let (from, to) = (column.data_type(), field.data_type());
-                Error::invalid(format!("repaired values of column `{name}` do not fit table `{}`: {from} to {to}", table.name))
-                    .because(error)
+                Error::invalid(format!(
+                    "repaired values of column `{name}` do not fit table `{}`: {from} to {to}; correct them, or declare the column where they come from, \
+                     under `columns`",
+                    table.name
+                ))
+                .because(error)
             })?,
             None if *name == table.time || table.key.contains(name) => {
                 return Err(Error::invalid(format!(

@@ -123,7 +123,7 @@ impl Detector for Arrivals {
         let table = context.table(&self.config.table)?;
         let (every, zone) = self.clock(table)?;
         let units = match again {
-            Some(before) => every.units(&zone, &before.scope.interval)?,
+            Some(before) => units(table, every, &zone, &before.scope.interval)?,
             None => self.settled(context, table, every, &zone)?,
         };
         let Some(interval) = hull(&units) else { return self.nothing(context, table, every, &zone).await };
@@ -138,6 +138,13 @@ impl Detector for Arrivals {
         }
         Ok(found)
     }
+}
+
+/// The units of a table that begin within an interval. The folder of an hour that the clock shows twice holds both.
+fn units(table: &Table, every: Every, zone: &Zone, interval: &Interval) -> Result<Vec<Unit>> {
+    let units = every.units(zone, interval)?;
+    let are_folders = partition::folders(table).is_some_and(|(unit, _)| Every::from(unit) == every);
+    if are_folders { Ok(units) } else { every.apart(zone, units) }
 }
 
 /// The interval that units cover together.
@@ -164,7 +171,7 @@ impl Arrivals {
 
     /// The units that begin in the interval and have settled at the run's now.
     fn settled(&self, context: &StepContext, table: &Table, every: Every, zone: &Zone) -> Result<Vec<Unit>> {
-        let mut units = every.units(zone, &self.asked(context, zone)?)?;
+        let mut units = units(table, every, zone, &self.asked(context, zone)?)?;
         if let Some(after) = self.settles_after.max(table.settles_after.map(signed)) {
             let last = context.now.checked_sub(after).unwrap_or(Timestamp::MIN);
             units.retain(|unit| unit.interval.to() <= last);

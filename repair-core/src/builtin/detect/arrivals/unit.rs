@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::civil::{Date, DateTime};
-use jiff::{Span, ToSpan};
+use jiff::{SignedDuration, Span, ToSpan};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -164,10 +164,36 @@ impl Every {
                     return Err(Error::invalid(format!("{interval} has more than {MOST_UNITS} {self}; examine fewer at a time")));
                 }
                 let last = next.checked_sub(1.nanosecond()).map_err(|_| out_of_range())?.date();
-                units.push(Unit { start, last, interval: whole });
+                units.push(Unit { start, last, interval: whole, is_again: false });
             }
             start = next;
         }
+    }
+
+    /// The same units where no folders are named by the clock: a stretch that comes twice, because the clock goes back over it, is two units.
+    ///
+    /// # Errors
+    /// `invalid` at the ends of the range of instants.
+    pub(super) fn apart(self, zone: &Zone, units: Vec<Unit>) -> Result<Vec<Unit>> {
+        let Self::Seconds(seconds) = self else { return Ok(units) };
+        let length = SignedDuration::from_secs(i64::from(seconds));
+        let mut all = Vec::with_capacity(units.len());
+        for unit in units {
+            let (from, to) = (unit.interval.from(), unit.interval.to());
+            if to.duration_since(from) <= length || to.duration_since(from).as_secs() % length.as_secs() != 0 {
+                all.push(unit);
+                continue;
+            }
+            let mut begin = from;
+            while begin < to {
+                let end = begin.checked_add(length).map_err(|error| Error::invalid("a unit is out of range").because(error))?;
+                let start = zone.local(begin);
+                let is_again = zone.start(start)? < begin;
+                all.push(Unit { start, last: unit.last, interval: Interval::new(begin, end)?, is_again });
+                begin = end;
+            }
+        }
+        Ok(all)
     }
 
     /// Which of some units a calendar expects. Units of days and longer are expected if a session is known by one of their dates, others if
@@ -194,15 +220,16 @@ impl Every {
     /// The name of a unit, on the clock of its zone.
     pub(super) fn name(self, unit: &Unit) -> String {
         let date = unit.start.date();
+        let again = if unit.is_again { ", again" } else { "" };
         match self {
             Self::Year => format!("{:04}", date.year()),
             Self::Month => format!("{:04}-{:02}", date.year(), date.month()),
             Self::Week => format!("the week of {date}"),
             Self::Day => date.to_string(),
             Self::Seconds(seconds) if seconds.is_multiple_of(60) => {
-                format!("{date}T{:02}:{:02}", unit.start.hour(), unit.start.minute())
+                format!("{date}T{:02}:{:02}{again}", unit.start.hour(), unit.start.minute())
             }
-            Self::Seconds(_) => unit.start.to_string(),
+            Self::Seconds(_) => format!("{}{again}", unit.start),
         }
     }
 }
@@ -216,6 +243,8 @@ pub(super) struct Unit {
     last: Date,
     /// The time of its rows.
     pub(super) interval: Interval,
+    /// Whether it has the same start on the clock as an earlier one, because the clock went back.
+    is_again: bool,
 }
 
 /// The longest stretch of whole seconds of which a day and all units are multiples, counted from the epoch.
@@ -232,6 +261,8 @@ pub(super) fn grain_s(units: &[Unit]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::model::Always;
 
@@ -254,6 +285,19 @@ mod tests {
         assert_eq!(names("1h", "Europe/Berlin", "2024-03-31", "2024-03-31").0.len(), 23);
         let autumn = names("1h", "Europe/Berlin", "2024-10-27", "2024-10-27").0;
         assert_eq!((autumn.len(), autumn[2].as_str()), (24, "2024-10-27T02:00 7200"));
+        // Where no folder is named by the clock, it is two units.
+        let zone: Zone = "Europe/Berlin".parse().unwrap();
+        let day = |date: &str| Interval::parse_in(date, date, &zone).unwrap();
+        for (every, count, repeated) in [("1h", 25, 1), ("15m", 100, 4), ("30s", 3_000, 120), ("2h", 12, 0), ("1d", 1, 0)] {
+            let every: Every = every.parse().unwrap();
+            let units = every.apart(&zone, every.units(&zone, &day("2024-10-27")).unwrap()).unwrap();
+            let names: BTreeSet<String> = units.iter().map(|unit| every.name(unit)).collect();
+            assert_eq!((units.len(), names.len()), (count, count), "{every}");
+            assert_eq!(names.iter().filter(|name| name.ends_with(", again")).count(), repeated, "{every}");
+            assert!(units.windows(2).all(|pair| pair[0].interval.to() == pair[1].interval.from()));
+            let spring = every.units(&zone, &day("2024-03-31")).unwrap();
+            assert_eq!(every.apart(&zone, spring.clone()).unwrap(), spring, "{every}");
+        }
     }
 
     #[test]
