@@ -126,7 +126,10 @@ async fn rows_are_cast_to_the_table_without_loss_or_refused() {
     world.lake.stage(&scope, &request("good", &fix(7.0))).await.unwrap();
     let error = world.lake.stage(&scope, &request("bad", &fix(7.5))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.message(), "repaired values of column `volume` do not fit table `bars`: Float64 to Int64; correct them, or declare the column where they come from, under `columns`");
+    assert_eq!(
+        error.message(),
+        "repaired values of column `volume` do not fit table `bars`: Float64 to Int64; correct them, or declare the column where they come from, under `columns`"
+    );
     let unknown = RecordBatch::try_from_iter([("symbol", symbol.clone()), ("ts", times.clone()), ("vwap", symbol.clone())]).unwrap();
     let error = world.lake.stage(&scope, &request("odd", &Fix { rows: vec![unknown], ..Fix::default() })).await.unwrap_err();
     assert!(error.message().contains("a column `vwap` that table `bars` lacks"), "{error}");
