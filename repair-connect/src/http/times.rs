@@ -82,6 +82,10 @@ fn unit(text: &str) -> Option<Unit> {
     }
 }
 
+fn no_form(text: &str) -> Error {
+    Error::invalid(format!("`{text}` is no form of times; write `iso`, `s`, `ms`, `us`, `ns`, or a pattern such as `%Y-%m-%d %H:%M`"))
+}
+
 impl Times {
     /// # Errors
     /// `invalid` if there is no such form or zone.
@@ -92,9 +96,7 @@ impl Times {
                 Some(unit) => Form::Epoch(unit),
                 None if text.contains('%') => Form::Pattern(text.to_owned()),
                 None => {
-                    return Err(Error::invalid(format!(
-                        "`{text}` is no form of times; write `iso`, `s`, `ms`, `us`, `ns`, or a pattern such as `%Y-%m-%d %H:%M`"
-                    )));
+                    return Err(no_form(text));
                 }
             },
         };
@@ -111,12 +113,14 @@ impl Times {
 
     /// An instant in a form that a template names; without one, RFC 3339.
     pub(super) fn written(&self, instant: Timestamp, form: Option<&str>) -> Result<String> {
-        let Some(form) = form else { return Ok(instant.to_string()) };
+        let Some(form) = form.filter(|form| *form != "iso") else { return Ok(instant.to_string()) };
         Ok(match unit(form) {
             Some(Unit::S) => instant.as_second().to_string(),
             Some(Unit::Ms) => instant.as_millisecond().to_string(),
             Some(Unit::Us) => instant.as_microsecond().to_string(),
             Some(Unit::Ns) => instant.as_nanosecond().to_string(),
+            // Anything else would be sent as it stands.
+            None if !form.contains('%') => return Err(no_form(form)),
             None => {
                 let local = self.zone.clone().unwrap_or(TimeZone::UTC).to_datetime(instant);
                 jiff::fmt::strtime::format(form, local)
@@ -197,6 +201,28 @@ impl Times {
                 if grid.start_of(slot) == instant { grid.time_of(slot - 1) } else { instant }
             }
             _ => instant,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_form_of_times_is_not_sent_as_it_stands() {
+        let times = Times::new(&TimeConfig::default()).unwrap();
+        let at: Timestamp = "2024-03-04T05:06:07Z".parse().unwrap();
+        for (form, written) in [
+            (None, "2024-03-04T05:06:07Z"),
+            (Some("iso"), "2024-03-04T05:06:07Z"),
+            (Some("s"), "1709528767"),
+            (Some("%Y-%m-%d %H:%M"), "2024-03-04 05:06"),
+        ] {
+            assert_eq!(times.written(at, form).unwrap(), written, "{form:?}");
+        }
+        for odd in ["", "rfc3339", "date", "S"] {
+            assert!(times.written(at, Some(odd)).unwrap_err().message().contains("is no form of times"), "{odd}");
         }
     }
 }

@@ -152,7 +152,7 @@ impl World {
         if let Some(column) = self.projects(table) {
             properties.push("'projection.enabled'='true'".to_owned());
             properties.extend(
-                [("type", "date"), ("format", "yyyy-MM-dd"), ("range", "2015-01-01,2025-12-31")]
+                [("type", "date"), ("format", "yyyy-MM-dd"), ("range", "2015-01-01,2032-12-31")]
                     .map(|(name, value)| format!("'projection.{column}.{name}'='{value}'")),
             );
         }
