@@ -86,8 +86,8 @@ impl Bar {
     /// number.
     fn is_sound(&self) -> bool {
         let Self { open, high, low, close, volume } = *self;
-        let is_within = |price: f64| (low <= price) & (price <= high);
-        (low > 0.0) & (high < f64::INFINITY) & is_within(open) & is_within(close) & (volume >= 0.0) & (volume < f64::INFINITY)
+        let (prices, volumes) = (low..=high, 0.0..f64::INFINITY);
+        (low > 0.0) & (high < f64::INFINITY) & prices.contains(&open) & prices.contains(&close) & volumes.contains(&volume)
     }
 }
 
