@@ -16,7 +16,7 @@ async fn the_lake_on_athena_keeps_its_promises() {
 /// With partitions that need no registration, what was counted is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lake_on_athena_keeps_its_promises_with_projected_partitions() {
-    let world = World::projected().await;
+    let world = World::projected("2015-01-01,2032-12-31").await;
     let lake: &dyn Lake = &world.lake;
     lake_suite::presence_is_exact_bits_and_counts(lake, &world).await;
     lake_suite::presence_shows_requested_keys_and_counts_others(lake, &world).await;
@@ -30,7 +30,7 @@ async fn the_lake_on_athena_keeps_its_promises_with_projected_partitions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lake_on_athena_keeps_its_promises_of_retractions_in_any_sequence() {
-    let world = World::projected().await;
+    let world = World::projected("2023-12-01,2025-01-31").await;
     lake_suite::all_of_retractions(&world.lake, &world, testdata::seeds(1, 3), testdata::by_length(6, 14)).await;
 }
 

@@ -41,8 +41,8 @@ pub struct World {
     pub connection: Connection,
     pub lake: AwsLake,
     athena: aws_sdk_athena::Client,
-    /// Whether the partitions of tables by day are projected, and not registered one by one.
-    is_projected: bool,
+    /// The days of which the partitions of tables by day are projected; otherwise they are registered one by one.
+    projected: Option<&'static str>,
 }
 
 pub fn config(endpoint: &str) -> SdkConfig {
@@ -72,7 +72,7 @@ impl World {
         let connection = Connection::of(config).with_patience(PATIENCE);
         let _ = sandbox.store().create_bucket(BUCKET);
         let lake = AwsLake::open(&connection, options()).unwrap();
-        let world = Self { sandbox, connection, lake, athena, is_projected: false };
+        let world = Self { sandbox, connection, lake, athena, projected: None };
         let results = ResultConfiguration::builder().output_location(format!("s3://{BUCKET}/results/")).build();
         let configuration = aws_sdk_athena::types::WorkGroupConfiguration::builder().result_configuration(results).build();
         world.athena.create_work_group().name(WORKGROUP).configuration(configuration).send().await.unwrap();
@@ -81,9 +81,10 @@ impl World {
         world
     }
 
-    /// As [`World::new`], but whatever lies in the folder of a day is that day's partition, without anybody registering it.
-    pub async fn projected() -> Self {
-        Self { is_projected: true, ..Self::new().await }
+    /// As [`World::new`], but whatever lies in the folder of one of these days is that day's partition, without anybody registering it. A query looks at
+    /// every day, so few days make a test short.
+    pub async fn projected(days: &'static str) -> Self {
+        Self { projected: Some(days), ..Self::new().await }
     }
 
     /// Makes a workgroup, as its owner does.
@@ -149,10 +150,10 @@ impl World {
         if table.format == Format::Csv {
             properties.push("'skip.header.line.count'='1'".to_owned());
         }
-        if let Some(column) = self.projects(table) {
+        if let Some((column, days)) = self.projects(table) {
             properties.push("'projection.enabled'='true'".to_owned());
             properties.extend(
-                [("type", "date"), ("format", "yyyy-MM-dd"), ("range", "2015-01-01,2032-12-31")]
+                [("type", "date"), ("format", "yyyy-MM-dd"), ("range", days)]
                     .map(|(name, value)| format!("'projection.{column}.{name}'='{value}'")),
             );
         }
@@ -166,10 +167,10 @@ impl World {
         .await;
     }
 
-    /// The column of the partitions, if they are projected.
-    fn projects(&self, table: &Table) -> Option<String> {
-        let by = time_partition(table).unwrap().filter(|by| self.is_projected && by.unit == PartitionUnit::Day);
-        by.map(|by| by.column.clone())
+    /// The column of the partitions, and their days, if they are projected.
+    fn projects(&self, table: &Table) -> Option<(String, &'static str)> {
+        let by = time_partition(table).unwrap().filter(|by| by.unit == PartitionUnit::Day)?;
+        Some((by.column.clone(), self.projected?))
     }
 
     /// Makes a partition known.
