@@ -105,6 +105,12 @@ pub(super) fn in_shape(table: &Table, batch: &RecordBatch) -> Result<RecordBatch
     let mut fields: Vec<Arc<Field>> = Vec::with_capacity(batch.num_columns());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if *field.name() == table.time && *field.data_type() == DataType::Date32 {
+            // A date begins in the zone of the table, which a cast does not know.
+            columns.push(Arc::new(shape::instants(table, column)?));
+            fields.push(Arc::new(field.as_ref().clone().with_data_type(overlay::instant_type())));
+            continue;
+        }
         let kind = if *field.name() == table.time && first_time(&Arc::new(Schema::new(vec![field.clone()]))).is_some() {
             overlay::instant_type()
         } else if table.key.contains(field.name()) {
